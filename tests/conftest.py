@@ -1,0 +1,26 @@
+"""Settings of every test: offline, cached compilation, shapes checked at run time."""
+
+import os
+import tempfile
+from pathlib import Path
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault(
+    "JAX_COMPILATION_CACHE_DIR", str(Path(tempfile.gettempdir()) / "xlingjax-test-compilation-cache"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+
+import jaxtyping  # noqa: E402
+import pytest  # noqa: E402
+
+jaxtyping.install_import_hook("xlingjax.kernels", "beartype.beartype")
+
+
+@pytest.fixture(scope="session")
+def data() -> Path:
+    """The folder of real multilingual text; tests that need it skip, and say so, without it."""
+    folder = Path(os.environ.get("XLINGJAX_DATA", Path(__file__).parents[2] / "shared" / "data"))
+    if not (folder / "manifest.json").exists():
+        pytest.skip(f"real text not found at {folder}; set XLINGJAX_DATA to its folder")
+    return folder
