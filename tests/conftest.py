@@ -1,8 +1,11 @@
 """Settings of every test: offline, cached compilation, shapes checked at run time."""
 
 import os
+import sys
 import tempfile
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))  # tests import `tolerances`, `references`, `families`
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
