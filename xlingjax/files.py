@@ -104,7 +104,8 @@ def claim(workdir: Path, settings: Mapping, what: str) -> Iterator[Path]:
                 stored = json.loads(path.read_text())
             except ValueError as error:
                 raise InputError(
-                    f"{path} is not readable JSON; remove it or choose another --workdir") from error
+                    f"{path} is not readable JSON; remove it or choose another --workdir"
+                ) from error
             found = differences(stored, fresh)
             if found:
                 raise InputError(

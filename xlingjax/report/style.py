@@ -7,6 +7,7 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -20,7 +21,7 @@ _RC: dict[Any, Any] = {
     "font.size": 10, "axes.titlesize": 10, "axes.labelsize": 10, "legend.fontsize": 9,
     "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.25,
     "legend.frameon": False, "figure.dpi": 130, "savefig.dpi": 130, "lines.linewidth": 1.6,
-    "lines.markersize": 4, "axes.prop_cycle": matplotlib.cycler(color=PALETTE),
+    "lines.markersize": 4, "axes.prop_cycle": cycler(color=PALETTE),
     "font.family": ["DejaVu Sans"],
 }
 
