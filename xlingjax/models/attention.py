@@ -5,6 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
 from xlingjax.models.config import TransformerConfig
@@ -22,7 +23,7 @@ class Context(NamedTuple):
     bias: Float[Array, "B H 1 T"] | None  # added to the scores
 
 
-def read_context(config: TransformerConfig, mask: Bool[Array, "B T"], dtype) -> Context:
+def read_context(config: TransformerConfig, mask: Bool[Array, "B T"], dtype: DTypeLike) -> Context:
     """The context of a batch; it follows from the mask alone."""
     positions = token_positions(mask)
     allowed = mask[:, None, None, :]
@@ -38,7 +39,7 @@ def read_context(config: TransformerConfig, mask: Bool[Array, "B T"], dtype) -> 
 class Attention(nnx.Module):
     """The attention sublayer without its norms."""
 
-    def __init__(self, config: TransformerConfig, dtype, rngs: nnx.Rngs):
+    def __init__(self, config: TransformerConfig, dtype: DTypeLike, rngs: nnx.Rngs):
         def linear(units: int) -> nnx.Linear:
             return nnx.Linear(
                 config.width,

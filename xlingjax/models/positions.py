@@ -4,11 +4,12 @@ import math
 
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
 
 def token_positions(mask: Bool[Array, "B T"]) -> Int[Array, "B T"]:
-    """0 for the first real token of each row, 1 for the next; padding has its neighbour's, never negative."""
+    """0 for the first real token of a row, 1 for the next; at padding that of the one before."""
     return jnp.maximum(jnp.cumsum(mask, axis=1, dtype=jnp.int32) - 1, 0)
 
 
@@ -29,13 +30,15 @@ def alibi_slopes(heads: int) -> np.ndarray:
     return np.concatenate([slopes, more])[:heads]
 
 
-def alibi_bias(positions: Int[Array, "B T"], heads: int, dtype) -> Float[Array, "B H 1 T"]:
+def alibi_bias(
+    positions: Int[Array, "B T"], heads: int, dtype: DTypeLike
+) -> Float[Array, "B H 1 T"]:
     """What ALiBi adds to the scores of every key; softmax makes it depend on distance alone."""
     slopes = jnp.asarray(alibi_slopes(heads), dtype)
     return slopes[None, :, None, None] * positions.astype(dtype)[:, None, None, :]
 
 
-def sinusoids(positions: Int[Array, "B T"], width: int, dtype) -> Float[Array, "B T D"]:
+def sinusoids(positions: Int[Array, "B T"], width: int, dtype: DTypeLike) -> Float[Array, "B T D"]:
     """Sines in the first half of the units, cosines in the second (tensor2tensor's order)."""
     dtype = jnp.promote_types(dtype, jnp.float32)
     half = width // 2
