@@ -20,10 +20,11 @@ def ap_counts(ap: Float[np.ndarray, "*batch N"]) -> Int[np.ndarray, "*batch bins
     (array([    0,  8192, 16383]), np.int64(4))
     """
     flat = ap.reshape(-1, ap.shape[-1])
-    row, column = np.nonzero(~np.isnan(flat))
-    place = row * BINS + _bin(flat[row, column])
-    counts = np.bincount(place, minlength=len(flat) * BINS)
-    return counts.reshape(*ap.shape[:-1], BINS)
+    missing = np.isnan(flat)
+    place = np.minimum((np.where(missing, 0, flat) * BINS).astype(np.int64), BINS - 1)  # exact: BINS = 2^14
+    place = np.where(missing, BINS, place) + np.arange(len(flat))[:, None] * (BINS + 1)
+    counts = np.bincount(place.reshape(-1), minlength=len(flat) * (BINS + 1))
+    return counts.reshape(*ap.shape[:-1], BINS + 1)[..., :BINS]
 
 
 def fdr_cut(
@@ -71,8 +72,3 @@ def fdr_sets(
     """
     return above(ap, fdr_cut(ap_counts(ap), ap_counts(null).sum(-2), level))
 
-
-def _bin(ap: np.ndarray) -> np.ndarray:
-    # Float32 APs are exact multiples of nothing in particular; the product in float64 is exact,
-    # so `above` and this agree on which side of an edge a value lies.
-    return np.minimum((ap.astype(np.float64) * BINS).astype(int), BINS - 1)

@@ -179,3 +179,32 @@ def shared_members(
     array([False,  True, False])
     """
     return np.isin(a, b) & (a >= 0)
+
+
+def stratum_overlaps(
+    a: Int[np.ndarray, "G K"], b: Int[np.ndarray, "G K"], strata: Int[np.ndarray, "N"],
+) -> Float[np.ndarray, "G G strata"]:
+    """How many neurons of each stratum every set of a shares with every set of b.
+
+    >>> stratum_overlaps(np.array([[0, 1, 2]]), np.array([[2, 0, 5]]), np.array([0, 0, 1, 1, 1, 1]))
+    array([[[1., 1.]]])
+    """
+    count = int(strata.max(initial=-1)) + 1
+    common = np.intersect1d(a[a >= 0], b[b >= 0])
+    in_a, in_b = _members(a, common), _members(b, common)
+    which = strata[common]
+    out = np.zeros((len(a), len(b), count))
+    for stratum in np.unique(which):
+        inside = which == stratum
+        out[..., stratum] = in_a[:, inside] @ in_b[:, inside].T
+    return out
+
+
+def _members(sets: np.ndarray, neurons: np.ndarray) -> np.ndarray:
+    """float[G, len(neurons)]: 1 where the neuron, of a sorted list, is in the set."""
+    member = np.zeros((len(sets), len(neurons)))
+    if len(neurons):
+        place = np.minimum(np.searchsorted(neurons, sets), len(neurons) - 1)
+        row, column = np.nonzero(neurons[place] == sets)
+        member[row, place[row, column]] = 1
+    return member
