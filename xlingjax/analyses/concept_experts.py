@@ -303,23 +303,6 @@ def _intervals(data: Data, labels, cross, null, sd, bootstraps: int) -> dict:
     return out
 
 
-def bootstrap_overlap(data: Data, labels, draw: int) -> np.ndarray:
-    """float[G, G, C]: overlap across the halves of one bootstrap sample of the documents."""
-    half = resampling.documentacross_halves(data.blocks, data.languages, seed_of(data, 5, draw))
-    times = resampling.document_bootstrap(data.blocks, seed_of(data, 6, draw))
-    sets = np.full((2, len(data.names), labels.shape[1], data.k), -1, np.int32)
-    for side in (0, 1):
-        for language, index in enumerate(data.rows):
-            chosen = index[half[index] == side]
-            rows = np.repeat(chosen, times[chosen])
-            if len(rows):
-                cell = cell_of(data, rows, labels[rows][None], data.k, (7, draw, side, language))
-                sets[side, language] = cell.sets[0]
-    size = np.array([data.k])
-    overlaps = [sharing.half_overlaps(sets[:, :, c], size)[0][0] for c in range(labels.shape[1])]
-    return np.stack(overlaps, -1)
-
-
 LONG_NAMES = {
     "overlap": "experts shared across document halves, share of k",
     "overlap_mean": "the same, mean over concepts",
