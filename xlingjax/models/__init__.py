@@ -1,0 +1,7 @@
+"""Models: one transformer for every family, and the taps that read and change it."""
+
+from xlingjax.models.config import TransformerConfig
+from xlingjax.models.taps import Edit
+from xlingjax.models.transformer import forward, init_params, unembed
+
+__all__ = ["Edit", "TransformerConfig", "forward", "init_params", "unembed"]

@@ -1,0 +1,34 @@
+"""One short file for each family of checkpoints; `family_of` finds the one that reads a config."""
+
+import difflib
+from collections.abc import Mapping
+from typing import Any
+
+from xlingjax.errors import InputError
+from xlingjax.models.families import bloom, xglm, xlm_roberta
+from xlingjax.models.families.entry import Entry, Family
+
+FAMILIES: dict[str, Family] = {
+    module.FAMILY.name: module.FAMILY for module in (bloom, xglm, xlm_roberta)
+}
+
+__all__ = ["FAMILIES", "Entry", "Family", "family_of"]
+
+
+def family_of(hf: Mapping[str, Any]) -> Family:
+    """The family that reads a parsed `config.json`.
+
+    Errors: `InputError` names the nearest supported architecture where none does.
+
+    >>> family_of({"model_type": "bloom"}).name
+    'bloom'
+    """
+    model_type = hf.get("model_type")
+    known = {kind: family for family in FAMILIES.values() for kind in family.model_types}
+    if model_type in known:
+        return known[model_type]
+    nearest = difflib.get_close_matches(str(model_type), known, n=1, cutoff=0.0)[0]
+    raise InputError(
+        f"model_type {model_type!r} is not supported; the nearest that is: {nearest!r} "
+        f"(all: {', '.join(sorted(known))})"
+    )

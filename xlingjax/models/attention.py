@@ -1,0 +1,111 @@
+"""Multi-head attention, with its query, key and value maps fused or apart."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Bool, Float, Int
+
+from xlingjax.models.config import TransformerConfig
+from xlingjax.models.positions import alibi_bias, rotate, token_positions
+from xlingjax.models.taps import Taps
+
+INITIAL = nnx.initializers.normal(0.02)
+
+
+class Context(NamedTuple):
+    """What every layer's attention needs to know of the tokens."""
+
+    positions: Int[Array, "B T"]
+    allowed: Bool[Array, "B 1 T T"]  # query (third axis) may see key (last axis)
+    bias: Float[Array, "B H 1 T"] | None  # added to the scores
+
+
+def read_context(config: TransformerConfig, mask: Bool[Array, "B T"], dtype) -> Context:
+    """The context of a batch; it follows from the mask alone."""
+    positions = token_positions(mask)
+    allowed = mask[:, None, None, :]
+    if config.causal:
+        order = jnp.arange(mask.shape[1])
+        allowed = allowed & (order[:, None] >= order[None, :])
+    bias = None
+    if config.positions == "alibi":
+        bias = alibi_bias(positions, config.heads, jnp.promote_types(dtype, jnp.float32))
+    return Context(positions, allowed, bias)
+
+
+class Attention(nnx.Module):
+    """The attention sublayer without its norms."""
+
+    def __init__(self, config: TransformerConfig, dtype, rngs: nnx.Rngs):
+        def linear(units: int) -> nnx.Linear:
+            return nnx.Linear(
+                config.width,
+                units,
+                use_bias=config.attention_bias,
+                kernel_init=INITIAL,
+                param_dtype=dtype,
+                rngs=rngs,
+            )
+
+        self.config = config
+        if config.fused:
+            self.qkv = linear(3 * config.width)
+        else:
+            self.q, self.k, self.v = (
+                linear(n) for n in (config.width, config.key_value_width, config.key_value_width)
+            )
+        self.out = linear(config.width)
+
+    def __call__(
+        self, x: Float[Array, "B T D"], context: Context, tap: Taps
+    ) -> Float[Array, "B T D"]:
+        q, k, v = self.queries_keys_values(x, tap)
+        q, k, v = tap("attn.q", q), tap("attn.k", k), tap("attn.v", v)
+        q, k, v = (h.reshape(*h.shape[:2], -1, self.config.head_width) for h in (q, k, v))
+        if self.config.positions == "rotary":
+            q, k = (rotate(h, context.positions, self.config.rotary_base) for h in (q, k))
+        pattern = tap("attn.pattern", attention_pattern(q, k, context))
+        heads = tap("attn.heads", mix_values(pattern, v))
+        return tap("attn.out", self.out(heads))
+
+    def queries_keys_values(
+        self, x: Float[Array, "B T D"], tap: Taps
+    ) -> tuple[Array, Array, Array]:
+        """`[B, T, H * W]` each, units head by head."""
+        if not self.config.fused:
+            return self.q(x), self.k(x), self.v(x)
+        qkv = tap("attn.qkv", self.qkv(x))
+        batch, length, _ = qkv.shape
+        by_head = self.config.fused == "by_head"
+        shape = (self.config.heads, 3, -1) if by_head else (3, self.config.heads, -1)
+        parts = jnp.moveaxis(qkv.reshape(batch, length, *shape), 3 if by_head else 2, 0)
+        q, k, v = parts.reshape(3, batch, length, -1)
+        return q, k, v
+
+
+def attention_pattern(
+    q: Float[Array, "B T H W"], k: Float[Array, "B T K W"], context: Context
+) -> Float[Array, "B H T T"]:
+    """Softmax over the keys a query may see, in float32 at least.
+
+    The minimum for unseen keys is finite: a query that sees none (padding) stays finite too.
+    """
+    batch, length, heads, width = q.shape
+    grouped = q.reshape(batch, length, k.shape[2], -1, width)
+    scores = jnp.einsum("btkgw,bskw->bkgts", grouped, k).reshape(batch, heads, length, length)
+    scores = scores.astype(jnp.promote_types(q.dtype, jnp.float32)) * width**-0.5
+    if context.bias is not None:
+        scores = scores + context.bias
+    scores = jnp.where(context.allowed, scores, jnp.finfo(scores.dtype).min)
+    return jax.nn.softmax(scores, axis=-1).astype(q.dtype)
+
+
+def mix_values(
+    pattern: Float[Array, "B H T T"], v: Float[Array, "B T K W"]
+) -> Float[Array, "B T D"]:
+    """Each head's weighted mean of its values, heads side by side."""
+    batch, length, groups, _ = v.shape
+    grouped = pattern.reshape(batch, groups, -1, length, length)
+    return jnp.einsum("bkgts,bskw->btkgw", grouped, v).reshape(batch, length, -1)

@@ -1,0 +1,59 @@
+"""What a family file is made of: a table of tensors and a reader of `config.json`."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from xlingjax.models.config import TransformerConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """One tensor of ours and its source in a checkpoint.
+
+    Args:
+        ours: "/"-joined path in our parameters.
+        theirs: name in the checkpoint; with `{layer}`, one tensor a layer, stacked in ours.
+        transpose: a torch Linear weight `[out, in]` that becomes our kernel `[in, out]`.
+    """
+
+    ours: str
+    theirs: str
+    transpose: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Family:
+    """How checkpoints of one family become ours.
+
+    Args:
+        name: as it stands in results.
+        model_types: `model_type` of the `config.json` files that the family reads.
+        read_config: the parsed `config.json` -> our config; `InputError` names an option that we
+            do not honour.
+        entries: every tensor of a model with that config, each once.
+        modules: site -> the family's own module name with `{layer}`, as ml-selfcond names it.
+        prefixes: prefix of the names in `theirs` that a checkpoint may lack (saved without its
+            head), all names together.
+        unused: `fnmatch` patterns of tensors that a checkpoint may hold beside the entries and that
+            carry nothing (tied copies, buffers, poolers); matched with or without the prefix.
+    """
+
+    name: str
+    model_types: tuple[str, ...]
+    read_config: Callable[[Mapping[str, Any]], TransformerConfig]
+    entries: Callable[[TransformerConfig], tuple[Entry, ...]]
+    modules: Mapping[str, str]
+    prefixes: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ()
+
+
+def linear(ours: str, theirs: str, bias: bool = True) -> tuple[Entry, ...]:
+    """The entries of a torch Linear."""
+    weight = Entry(f"{ours}/kernel", f"{theirs}.weight", transpose=True)
+    return (weight, Entry(f"{ours}/bias", f"{theirs}.bias")) if bias else (weight,)
+
+
+def layer_norm(ours: str, theirs: str) -> tuple[Entry, ...]:
+    """The entries of a torch LayerNorm."""
+    return Entry(f"{ours}/scale", f"{theirs}.weight"), Entry(f"{ours}/bias", f"{theirs}.bias")

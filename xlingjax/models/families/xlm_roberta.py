@@ -1,0 +1,89 @@
+"""XLM-R and RoBERTa: encoders with a norm after each addition and a masked-LM head."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from xlingjax.models.config import TransformerConfig
+from xlingjax.models.families.entry import Entry, Family, layer_norm, linear
+from xlingjax.models.families.options import ACTIVATIONS, Options
+
+
+def read_config(hf: Mapping[str, Any]) -> TransformerConfig:
+    """Our config from RoBERTa's; the head is there where `architectures` names a masked LM.
+
+    The first token's position is the row after the padding id, so that many rows are no positions.
+    """
+    options = Options(
+        hf, "RoBERTa", only={"position_embedding_type": "absolute", "is_decoder": False}
+    )
+    offset = options.read("pad_token_id", default=1) + 1
+    masked = any(name.endswith("ForMaskedLM") for name in hf.get("architectures") or ())
+    tied = options.read("tie_word_embeddings", default=True)
+    config = TransformerConfig(
+        vocab_size=options.read("vocab_size"),
+        layers=options.read("num_hidden_layers"),
+        width=options.read("hidden_size"),
+        heads=options.read("num_attention_heads"),
+        mlp_width=options.read("intermediate_size"),
+        positions="learned",
+        position_offset=offset,
+        max_length=options.read("max_position_embeddings", default=512) - offset,
+        token_types=options.read("type_vocab_size", default=2),
+        embed_norm=True,
+        norm_place="after",
+        norm_epsilon=options.read("layer_norm_eps", default=1e-12),
+        final_norm=False,
+        activation=options.choose("hidden_act", choices=ACTIVATIONS, default="gelu"),
+        causal=False,
+        head="masked" if masked else "",
+        tied=tied,
+    )
+    options.finish()
+    return config
+
+
+def entries(config: TransformerConfig) -> tuple[Entry, ...]:
+    """RoBERTa's tensors, with the head's where the config has one."""
+    layer = "roberta.encoder.layer.{layer}"
+    head: tuple[Entry, ...] = ()
+    if config.head:
+        head = (
+            *linear("head/dense", "lm_head.dense"),
+            *layer_norm("head/norm", "lm_head.layer_norm"),
+            Entry("head/bias", "lm_head.bias"),
+        )
+        if not config.tied:
+            head += (Entry("head/kernel", "lm_head.decoder.weight", transpose=True),)
+    return (
+        Entry("embed/tokens/embedding", "roberta.embeddings.word_embeddings.weight"),
+        Entry("embed/positions/embedding", "roberta.embeddings.position_embeddings.weight"),
+        Entry("embed/types/embedding", "roberta.embeddings.token_type_embeddings.weight"),
+        *layer_norm("embed/norm", "roberta.embeddings.LayerNorm"),
+        *linear("layers/attn/q", f"{layer}.attention.self.query"),
+        *linear("layers/attn/k", f"{layer}.attention.self.key"),
+        *linear("layers/attn/v", f"{layer}.attention.self.value"),
+        *linear("layers/attn/out", f"{layer}.attention.output.dense"),
+        *layer_norm("layers/attn_norm", f"{layer}.attention.output.LayerNorm"),
+        *linear("layers/mlp/up", f"{layer}.intermediate.dense"),
+        *linear("layers/mlp/down", f"{layer}.output.dense"),
+        *layer_norm("layers/mlp_norm", f"{layer}.output.LayerNorm"),
+        *head,
+    )
+
+
+FAMILY = Family(
+    name="xlm_roberta",
+    model_types=("xlm-roberta", "roberta"),
+    read_config=read_config,
+    entries=entries,
+    modules={
+        "attn.q": "roberta.encoder.layer.{layer}.attention.self.query",
+        "attn.k": "roberta.encoder.layer.{layer}.attention.self.key",
+        "attn.v": "roberta.encoder.layer.{layer}.attention.self.value",
+        "attn.out": "roberta.encoder.layer.{layer}.attention.output.dense",
+        "mlp.up": "roberta.encoder.layer.{layer}.intermediate.dense",
+        "mlp.down": "roberta.encoder.layer.{layer}.output.dense",
+    },
+    prefixes=("roberta.",),
+    unused=("roberta.pooler.dense.*", "roberta.embeddings.position_ids", "lm_head.*"),
+)

@@ -1,0 +1,310 @@
+"""The one transformer: every decoder and encoder family is this code with another config.
+
+Parameters are a nested dict of arrays. Those of the blocks are stacked on their first axis and run
+under `jax.lax.scan`, so that one block is compiled and each capture is one `[L, ...]` array.
+"""
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+
+from xlingjax.errors import InputError
+from xlingjax.models.attention import INITIAL, Attention, Context, read_context
+from xlingjax.models.config import TransformerConfig
+from xlingjax.models.positions import sinusoids
+from xlingjax.models.taps import Edit, Taps, read_capture, read_edits
+
+Params = Mapping[str, Any]
+
+
+def activate(name: str, x: Array) -> Array:
+    """The MLP's nonlinearity; BLOOM's GELU has a constant of its own, cut to eight digits."""
+    match name:
+        case "gelu":
+            return jax.nn.gelu(x, approximate=False)
+        case "gelu_tanh":
+            return jax.nn.gelu(x, approximate=True)
+        case "gelu_bloom":
+            return x * 0.5 * (1.0 + jnp.tanh(0.79788456 * x * (1 + 0.044715 * x * x)))
+        case "relu":
+            return jax.nn.relu(x)
+        case "silu":
+            return jax.nn.silu(x)
+    raise ValueError(name)
+
+
+def make_norm(config: TransformerConfig, dtype, rngs: nnx.Rngs) -> nnx.Module:
+    """A norm over the residual width; statistics in float32 at least, by the two-pass variance."""
+    kind = nnx.LayerNorm if config.norm == "layer" else nnx.RMSNorm
+    return kind(
+        config.width,
+        epsilon=config.norm_epsilon,
+        use_fast_variance=False,
+        param_dtype=dtype,
+        rngs=rngs,
+    )
+
+
+class Embed(nnx.Module):
+    """Tokens to the residual stream."""
+
+    def __init__(self, config: TransformerConfig, dtype, rngs: nnx.Rngs):
+        def table(rows: int) -> nnx.Embed:
+            return nnx.Embed(
+                rows, config.width, embedding_init=INITIAL, param_dtype=dtype, rngs=rngs
+            )
+
+        self.config = config
+        self.tokens = table(config.vocab_size)
+        if config.positions == "learned":
+            self.positions = table(config.position_offset + config.max_length)
+        if config.token_types:
+            self.types = table(config.token_types)
+        if config.embed_norm:
+            self.norm = make_norm(config, dtype, rngs)
+
+    def __call__(
+        self, tokens: Int[Array, "B T"], mask: Bool[Array, "B T"], positions: Int[Array, "B T"]
+    ) -> Float[Array, "B T D"]:
+        """Zero at padding, whatever ids and embeddings stand there, also for gradients."""
+        real = mask[..., None]
+        # Zeroed before anything else reads it: 0 * NaN would come back in the norm's gradient.
+        x = jnp.where(real, self.tokens(jnp.where(mask, tokens, 0)), 0)
+        if self.config.embed_scale != 1.0:
+            x = x * self.config.embed_scale
+        rows = positions + self.config.position_offset
+        if self.config.positions == "learned":
+            x = x + jnp.where(real, self.positions(rows), 0)
+        if self.config.positions == "sinusoidal":
+            x = x + sinusoids(rows, self.config.width, x.dtype).astype(x.dtype)
+        if self.config.token_types:
+            x = x + self.types.embedding[0]
+        if self.config.embed_norm:
+            x = self.norm(x)
+        return jnp.where(real, x, 0)
+
+
+class Mlp(nnx.Module):
+    """The feed-forward sublayer without its norms."""
+
+    def __init__(self, config: TransformerConfig, dtype, rngs: nnx.Rngs):
+        linear = functools.partial(
+            nnx.Linear, use_bias=config.mlp_bias, kernel_init=INITIAL, param_dtype=dtype, rngs=rngs
+        )
+        self.config = config
+        if config.gated:
+            self.gate = linear(config.width, config.mlp_width)
+        self.up = linear(config.width, config.mlp_width)
+        self.down = linear(config.mlp_width, config.width)
+
+    def __call__(self, x: Float[Array, "B T D"], tap: Taps) -> Float[Array, "B T D"]:
+        if self.config.gated:
+            gate = tap("mlp.gate", self.gate(x))
+            active = activate(self.config.activation, gate) * tap("mlp.up", self.up(x))
+        else:
+            active = activate(self.config.activation, tap("mlp.up", self.up(x)))
+        return tap("mlp.down", self.down(tap("mlp.act", active)))
+
+
+class Block(nnx.Module):
+    """Attention, then MLP, each added to the residual stream."""
+
+    def __init__(self, config: TransformerConfig, dtype, rngs: nnx.Rngs):
+        self.config = config
+        self.attn_norm = make_norm(config, dtype, rngs)
+        self.attn = Attention(config, dtype, rngs)
+        self.mlp_norm = make_norm(config, dtype, rngs)
+        self.mlp = Mlp(config, dtype, rngs)
+
+    def __call__(
+        self, x: Float[Array, "B T D"], context: Context, tap: Taps
+    ) -> Float[Array, "B T D"]:
+        before = self.config.norm_place == "before"
+        h = tap("attn.in", self.attn_norm(x) if before else x)
+        x = x + self.attn(h, context, tap)
+        x = tap("resid.mid", x if before else self.attn_norm(x))
+        h = tap("mlp.in", self.mlp_norm(x) if before else x)
+        x = x + self.mlp(h, tap)
+        return tap("resid", x if before else self.mlp_norm(x))
+
+
+class Head(nnx.Module):
+    """What the output head owns beside a tied embedding; nothing, for a tied causal head."""
+
+    def __init__(self, config: TransformerConfig, dtype, rngs: nnx.Rngs):
+        self.config = config
+        if config.head == "masked":
+            self.dense = nnx.Linear(
+                config.width, config.width, kernel_init=INITIAL, param_dtype=dtype, rngs=rngs
+            )
+            self.norm = make_norm(config, dtype, rngs)
+            self.bias = nnx.Param(jnp.zeros(config.vocab_size, dtype))
+        if config.head and not config.tied:
+            self.kernel = nnx.Param(
+                INITIAL(rngs.params(), (config.width, config.vocab_size), dtype)
+            )
+
+    def __call__(self, hidden: Float[Array, "... D"], embedding: Float[Array, "V D"]) -> Array:
+        if self.config.head == "masked":
+            hidden = self.norm(activate(self.config.activation, self.dense(hidden)))
+        logits = hidden @ (embedding.T if self.config.tied else self.kernel[...])
+        return logits + self.bias[...] if self.config.head == "masked" else logits
+
+
+def parts(config: TransformerConfig) -> dict[str, Any]:
+    """The modules of the model by the name of their parameters; `layers` is one block."""
+    return (
+        {"embed": Embed, "layers": Block}
+        | ({"norm": lambda *of: make_norm(*of)} if config.final_norm else {})
+        | ({"head": Head} if config.head else {})
+    )
+
+
+@functools.lru_cache(maxsize=64)
+def skeleton(config: TransformerConfig, part: str) -> nnx.GraphDef:
+    """The structure of a part without its parameters."""
+    make = parts(config)[part]
+    return nnx.split(nnx.eval_shape(lambda: make(config, jnp.float32, nnx.Rngs(0))))[0]
+
+
+def init_params(config: TransformerConfig, key: PRNGKeyArray, dtype="float32") -> dict[str, Any]:
+    """Random parameters: normal with sd 0.02, biases 0, norms 1; compiled as one program.
+
+    Args:
+        config: the transformer.
+        key: `jax.random.key(seed)`.
+        dtype: of every parameter; the forward pass computes in it (softmax and norms in float32 at
+            least). `"float64"` needs x64 enabled, else `InputError`.
+
+    Returns: nested dict; under `"layers"` every leaf leads with the layer axis.
+
+    >>> config = TransformerConfig(vocab_size=11, layers=2, width=8, heads=2, mlp_width=32)
+    >>> init_params(config, jax.random.key(0))["layers"]["mlp"]["up"]["kernel"].shape
+    (2, 8, 32)
+    """
+    name = jnp.dtype(dtype).name
+    if name == "float64" and not jax.config.jax_enable_x64:
+        raise InputError(
+            "dtype is 'float64' while JAX keeps 32 bits; set JAX_ENABLE_X64=1 or use float32"
+        )
+    return _init_params(config, key, name)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 2))
+def _init_params(config: TransformerConfig, key: PRNGKeyArray, dtype: str) -> dict[str, Any]:
+    def make(part, key):
+        return nnx.to_pure_dict(
+            nnx.state(parts(config)[part](config, jnp.dtype(dtype), nnx.Rngs(key)))
+        )
+
+    names = parts(config)
+    keys = dict(zip(names, jax.random.split(key, len(names))))
+    layer_keys = jax.random.split(keys.pop("layers"), config.layers)
+    params = {part: make(part, key) for part, key in keys.items()}
+    params["layers"] = jax.vmap(functools.partial(make, "layers"))(layer_keys)
+    return {part: params[part] for part in names if params[part]}
+
+
+def forward(
+    params: Params,
+    config: TransformerConfig,
+    tokens: Int[Array, "B T"],
+    mask: Bool[Array, "B T"],
+    *,
+    capture=(),
+    edits: Mapping[str, Edit] | None = None,
+    where: Bool[Array, "B T"] | None = None,
+) -> tuple[Float[Array, "B T D"], dict[str, Any]]:
+    """The model from tokens to its last hidden state; for use inside `jit`, `grad` and `vmap`.
+
+    Args:
+        params: as `init_params` makes them.
+        config: static.
+        tokens: token ids; those under a False mask are never read.
+        mask: True at real tokens, wherever they stand in the row.
+        capture: a tuple of sites (every token), or site -> reduction: None, `"max"`, `"mean"`,
+            `"last"`, `"sum"`, `"argmax"`, positions int `[B, P]` or a function
+            `(h [B, T, F], where [B, T]) -> pytree`.
+        edits: site -> `Edit`.
+        where: tokens that reductions count, by default all real ones; padding never counts.
+
+    Returns: hidden `[B, T, D]` after the final norm, and site -> captured, leading with the layer axis
+        (`embed`: one layer). Values at padding are finite and mean nothing.
+
+    Errors: `InputError` for a site, reduction or edit that does not fit the model.
+
+    >>> config = TransformerConfig(vocab_size=11, layers=2, width=8, heads=2, mlp_width=32)
+    >>> params = init_params(config, jax.random.key(0))
+    >>> tokens, mask = jnp.ones((3, 5), int), jnp.ones((3, 5), bool)
+    >>> hidden, captured = forward(params, config, tokens, mask, capture={"mlp.up": "max"})
+    >>> hidden.shape, captured["mlp.up"].shape
+    ((3, 5, 8), (2, 3, 32))
+    """
+    dtype = params["embed"]["tokens"]["embedding"].dtype
+    wanted = read_capture(config, capture)
+    changes = read_edits(config, edits, tokens.shape, dtype)
+    where = mask if where is None else where & mask
+    context = read_context(config, mask, dtype)
+
+    first = Taps(wanted, _without_layers({"embed": changes.pop("embed", {})}), mask, where)
+    x = nnx.merge(skeleton(config, "embed"), params["embed"])(tokens, mask, context.positions)
+    x = first("embed", x)
+
+    block = skeleton(config, "layers")
+    by_layer, fixed = _split_layers(changes, config.layers)
+
+    def body(x, layer):
+        layer_params, layer_edits = layer
+        edits = {site: fixed[site] | layer_edits[site] for site in fixed}
+        tap = Taps(wanted, edits, mask, where)
+        x = nnx.merge(block, layer_params)(x, context, tap)
+        return x, tap.captured
+
+    x, captured = jax.lax.scan(body, x, (params["layers"], by_layer))
+    captured |= {
+        site: jax.tree.map(lambda h: h[None], value) for site, value in first.captured.items()
+    }
+    if config.final_norm:
+        x = nnx.merge(skeleton(config, "norm"), params["norm"])(x)
+    return x, {site: captured[site] for site in wanted}
+
+
+def unembed(
+    params: Params, config: TransformerConfig, hidden: Float[Array, "... D"]
+) -> Float[Array, "... V"]:
+    """Logits over the vocabulary from hidden states after the final norm.
+
+    Errors: `InputError` where the model has no head.
+    """
+    if not config.head:
+        raise InputError("this model has no output head, so it has no logits; load one with a head")
+    embedding = params["embed"]["tokens"]["embedding"]
+    logits = nnx.merge(skeleton(config, "head"), params.get("head", {}))(hidden, embedding)
+    return logits[..., : config.vocab_size]
+
+
+def _without_layers(edits: Mapping[str, Mapping[str, Array]]) -> dict[str, dict[str, Array]]:
+    """Edits of one layer: the layer axis dropped (`where` has none); sites without a field left out."""
+    return {
+        site: {name: x if name == "where" else x[0] for name, x in fields.items()}
+        for site, fields in edits.items()
+        if fields
+    }
+
+
+def _split_layers(edits: Mapping[str, Mapping[str, Array]], layers: int):
+    """Edit fields that differ by layer, to be scanned over, and those that all layers share."""
+    by_layer, fixed = {}, {}
+    for site, fields in edits.items():
+        by_layer[site] = {
+            name: x for name, x in fields.items() if name != "where" and x.shape[0] == layers > 1
+        }
+        fixed |= _without_layers(
+            {site: {n: x for n, x in fields.items() if n not in by_layer[site]}}
+        ) or {site: {}}
+    return by_layer, fixed
