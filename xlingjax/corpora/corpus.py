@@ -20,7 +20,7 @@ class Corpus:
 
     Attributes:
         texts: the S sentences.
-        languages: str[S], one code a sentence (the source's own codes, ISO 639-3 where it has them).
+        languages: str[S], one code a sentence, the source's own (ISO 639-3 where it has them).
         documents: str[S], document id, shared by translations.
         parallel: str[S], parallel id, shared by translations of one sentence; "" = no translation.
         labels: int8[S, C]; 1 = shows the concept, 0 = does not, -1 = not labelled, does not count.
@@ -47,12 +47,14 @@ class Corpus:
         if np.shape(self.labels) != (count, len(self.concepts)):
             raise InputError(
                 f"corpus {self.name!r}: labels have shape {np.shape(self.labels)}, not "
-                f"({count}, {len(self.concepts)}) for {count} sentences and {len(self.concepts)} concepts")
+                f"({count}, {len(self.concepts)}): one row a sentence, one column a concept")
         if len(self.groups) != len(self.concepts):
             raise InputError(
-                f"corpus {self.name!r}: {len(self.groups)} groups for {len(self.concepts)} concepts")
+                f"corpus {self.name!r}: {len(self.groups)} groups for {len(self.concepts)} "
+                "concepts; give one a concept")
         if len(set(self.concepts)) != len(self.concepts):
-            raise InputError(f"corpus {self.name!r}: concept names occur twice; make them distinct")
+            raise InputError(
+                f"corpus {self.name!r}: concept names occur twice; make them distinct")
         if not np.isin(self.labels, (-1, 0, 1)).all():
             raise InputError(f"corpus {self.name!r}: labels must be 1, 0 or -1 (not labelled)")
 
@@ -71,7 +73,8 @@ class Corpus:
             index = np.flatnonzero(index)
         return dataclasses.replace(
             self, texts=tuple(self.texts[i] for i in index), languages=self.languages[index],
-            documents=self.documents[index], parallel=self.parallel[index], labels=self.labels[index])
+            documents=self.documents[index], parallel=self.parallel[index],
+            labels=self.labels[index])
 
     def language(self, *names: str) -> "Corpus":
         """The sentences of some languages."""
@@ -86,9 +89,9 @@ class Corpus:
         """The same sentences with some of the concepts, in the order given."""
         for name in names:
             if name not in self.concepts:
+                known = ", ".join(self.concepts[:20]) + (", ..." if len(self.concepts) > 20 else "")
                 raise InputError(
-                    f"concept {name!r} is not in corpus {self.name!r}; "
-                    f"it has {', '.join(self.concepts[:20])}{', ...' if len(self.concepts) > 20 else ''}")
+                    f"concept {name!r} is not in corpus {self.name!r}; it has {known}")
         index = [self.concepts.index(name) for name in names]
         return dataclasses.replace(
             self, labels=self.labels[:, index], concepts=tuple(names),
@@ -98,7 +101,8 @@ class Corpus:
     def fingerprint(self) -> str:
         """SHA-256 over everything but the name: equal corpora have equal fingerprints."""
         digest = hashlib.sha256()
-        for field in (self.texts, self.languages, self.documents, self.parallel, self.concepts, self.groups):
+        for field in (self.texts, self.languages, self.documents, self.parallel, self.concepts,
+                      self.groups):
             encoded = json.dumps([str(item) for item in field], ensure_ascii=True)
             digest.update(encoded.encode() + b"\n")
         digest.update(np.ascontiguousarray(self.labels, np.int8).tobytes())
