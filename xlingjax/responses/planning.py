@@ -179,7 +179,7 @@ def prepare(model: Any, corpus: Corpus | Tokens, sites: Sequence[str] | None, po
     """
     if pool not in POOLS:
         raise InputError(f"pool {pool!r} is unknown; choose among {', '.join(POOLS)}")
-    chosen = tuple(model.neuron_sites) if sites is None else _sites(model, sites)
+    chosen = tuple(model.neuron_sites) if sites is None else read_sites(model, sites)
     tokens, max_length = read_tokens(model, corpus, max_length)
     counts, rule = _counted(tokens, corpus, where)
     batches = plan_batches(tokens.lengths, batch_tokens)
@@ -261,7 +261,8 @@ def tokenizer_fingerprint(tokenizer: Any) -> str:
     return hashlib.sha256(json.dumps(rules, sort_keys=True).encode()).hexdigest()
 
 
-def _sites(model: Any, sites: Sequence[str]) -> tuple[str, ...]:
+def read_sites(model: Any, sites: Sequence[str]) -> tuple[str, ...]:
+    """The sites as a tuple; `InputError` where the model has no such site or one is named twice."""
     if isinstance(sites, str):
         raise InputError(f"sites is the string {sites!r}; give a tuple of sites, ({sites!r},)")
     chosen = tuple(sites)
