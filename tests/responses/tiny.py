@@ -35,6 +35,11 @@ def sentences(count: int, longest: int = 40, seed: int = 0) -> Tokens:
     return Tokens(ids, tuple(row == 1 for row in ids))
 
 
+def tree(folder: Path) -> dict[str, bytes]:
+    """Every file under a folder with its content."""
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
 if __name__ == "__main__":
     # python tiny.py WORKDIR SENTENCES: tests kill it at random points.
     from xlingjax.responses import collect

@@ -151,7 +151,7 @@ def locked(workdir: Path) -> Iterator[None]:
 
 
 def _canonical(body: Any) -> str:
-    return json.dumps(body, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return json.dumps(body, separators=(",", ":"), allow_nan=False)
 
 
 def _digest(text: str) -> str:

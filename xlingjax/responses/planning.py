@@ -284,7 +284,7 @@ def _counted(tokens: Tokens, corpus: Corpus | Tokens, where: Where) -> tuple[tup
         languages = corpus.languages if isinstance(corpus, Corpus) else None
         counts = counted(tokens, languages=languages, **rule)
         left_out = rule["leave_out"] or {}
-        return counts, rule | {"leave_out": {name: len(ids) for name, ids in left_out.items()}}
+        return counts, {"given": False, **rule, "leave_out": {name: len(ids) for name, ids in left_out.items()}}
     if len(where) != len(tokens) or any(np.shape(a) != np.shape(b) for a, b in zip(where, tokens.ids)):
         raise InputError("where has another shape than the tokens; give one bool for each token of each sentence")
     return tuple(np.asarray(row, bool) for row in where), {"given": True}
