@@ -1,7 +1,8 @@
 """Models: one transformer for every family, and the taps that read and change it."""
 
 from xlingjax.models.config import TransformerConfig
+from xlingjax.models.model import Model, Output
 from xlingjax.models.taps import Edit
 from xlingjax.models.transformer import forward, init_params, unembed
 
-__all__ = ["Edit", "TransformerConfig", "forward", "init_params", "unembed"]
+__all__ = ["Edit", "Model", "Output", "TransformerConfig", "forward", "init_params", "unembed"]

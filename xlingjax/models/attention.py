@@ -5,10 +5,11 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
 from xlingjax.models.config import TransformerConfig
-from xlingjax.models.positions import alibi_bias, rotate, token_positions
+from xlingjax.models.positions import alibi_bias, rotate, token_positions, wide
 from xlingjax.models.taps import Taps
 
 INITIAL = nnx.initializers.normal(0.02)
@@ -22,7 +23,7 @@ class Context(NamedTuple):
     bias: Float[Array, "B H 1 T"] | None  # added to the scores
 
 
-def read_context(config: TransformerConfig, mask: Bool[Array, "B T"], dtype) -> Context:
+def read_context(config: TransformerConfig, mask: Bool[Array, "B T"], dtype: DTypeLike) -> Context:
     """The context of a batch; it follows from the mask alone."""
     positions = token_positions(mask)
     allowed = mask[:, None, None, :]
@@ -31,14 +32,14 @@ def read_context(config: TransformerConfig, mask: Bool[Array, "B T"], dtype) -> 
         allowed = allowed & (order[:, None] >= order[None, :])
     bias = None
     if config.positions == "alibi":
-        bias = alibi_bias(positions, config.heads, jnp.promote_types(dtype, jnp.float32))
+        bias = alibi_bias(positions, config.heads, wide(dtype))
     return Context(positions, allowed, bias)
 
 
 class Attention(nnx.Module):
     """The attention sublayer without its norms."""
 
-    def __init__(self, config: TransformerConfig, dtype, rngs: nnx.Rngs):
+    def __init__(self, config: TransformerConfig, dtype: DTypeLike, rngs: nnx.Rngs):
         def linear(units: int) -> nnx.Linear:
             return nnx.Linear(
                 config.width,
@@ -95,7 +96,7 @@ def attention_pattern(
     batch, length, heads, width = q.shape
     grouped = q.reshape(batch, length, k.shape[2], -1, width)
     scores = jnp.einsum("btkgw,bskw->bkgts", grouped, k).reshape(batch, heads, length, length)
-    scores = scores.astype(jnp.promote_types(q.dtype, jnp.float32)) * width**-0.5
+    scores = scores.astype(wide(q.dtype)) * width**-0.5
     if context.bias is not None:
         scores = scores + context.bias
     scores = jnp.where(context.allowed, scores, jnp.finfo(scores.dtype).min)

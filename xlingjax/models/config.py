@@ -25,7 +25,7 @@ class TransformerConfig:
     """The shape and the switches of one transformer.
 
     Args:
-        vocab_size: V, tokens that have a logit; the embedding may hold more rows (padding for a mesh).
+        vocab_size: V, tokens that have a logit; the embedding may hold more rows (for a mesh).
         layers: L.
         width: D, units of the residual stream.
         heads: query heads H; `key_value_heads` divides them (0: as many).
@@ -48,7 +48,7 @@ class TransformerConfig:
         gated: the MLP multiplies its activation by a second linear map (`mlp.gate` is activated).
         activation: the MLP's nonlinearity.
         causal: tokens see only earlier tokens.
-        head: `"lm"` (linear), `"masked"` (dense, activation, norm, linear with bias) or `""`: none.
+        head: `"lm"` (linear), `"masked"` (dense, GELU, norm, linear with bias) or `""`: none.
         tied: the head's last linear map is the token embedding.
 
     >>> config = TransformerConfig(vocab_size=101, layers=2, width=16, heads=4, mlp_width=64)
@@ -92,11 +92,12 @@ class TransformerConfig:
         for name, choices in CHOICES.items():
             if getattr(self, name) not in choices:
                 raise InputError(
-                    f"{name} is {getattr(self, name)!r}; choose one of {', '.join(map(repr, choices))}"
+                    f"{name} is {getattr(self, name)!r}; "
+                    f"choose one of {', '.join(map(repr, choices))}"
                 )
         if self.width % self.heads:
             raise InputError(
-                f"width {self.width} is no multiple of heads {self.heads}; every head has equal width"
+                f"width {self.width} is no multiple of heads {self.heads}; all have equal width"
             )
         if self.heads % self.key_value_heads:
             raise InputError(

@@ -12,12 +12,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
 from xlingjax.errors import InputError
 from xlingjax.models.config import TransformerConfig
 
 Reduction = None | str | Array | np.ndarray | Callable[[Array, Array], Any]
+Capture = Mapping[str, Reduction] | Iterable[str]
 
 
 def site_shapes(config: TransformerConfig) -> dict[str, tuple[int, int]]:
@@ -81,7 +83,7 @@ def check_sites(config: TransformerConfig, sites: Iterable[str]) -> None:
             raise InputError(f"site {site!r} is not in this model; choose among {', '.join(known)}")
 
 
-def read_capture(config: TransformerConfig, capture) -> dict[str, Reduction]:
+def read_capture(config: TransformerConfig, capture: Capture) -> dict[str, Reduction]:
     """Site -> reduction from what `forward` takes as `capture`; `InputError` for what it cannot."""
     if isinstance(capture, str):
         raise InputError(
@@ -111,57 +113,81 @@ def read_capture(config: TransformerConfig, capture) -> dict[str, Reduction]:
     return wanted
 
 
-def read_edits(
-    config: TransformerConfig, edits: Mapping[str, Edit] | None, shape: tuple[int, int], dtype
-) -> dict[str, dict[str, Array]]:
-    """Site -> field -> array `[L|1, B|1, T|1, F|1]` (`where`: `[B|1, T]`) of what is present.
-
-    `shape` is (B, T). `InputError` for an unknown site, a shape that does not fit, a mask alone.
-    """
-    edits = dict(edits or {})
+def edit_arrays(config: TransformerConfig, edits: Mapping[str, Edit]) -> dict[str, Edit]:
+    """The edits with every field an array (lists are none); `InputError` for an unknown site."""
     check_sites(config, edits)
+    for site, edit in edits.items():
+        if not isinstance(edit, Edit):
+            raise InputError(f"the edit of site {site!r} is {edit!r}; give an Edit")
     return {
-        site: _read_edit(site, edit, (*site_shapes(config)[site], *shape), dtype)
+        site: Edit(*(None if x is None else jnp.asarray(x) for x in _fields(edit).values()))
         for site, edit in edits.items()
     }
 
 
-def _read_edit(site: str, edit: Edit, sizes: tuple[int, int, int, int], dtype) -> dict[str, Array]:
-    layers, units, batch, length = sizes
-    if site == "attn.pattern":
-        raise InputError("site 'attn.pattern' cannot be edited; edit 'attn.heads' or 'attn.v'")
-    if not isinstance(edit, Edit):
+def _fields(edit: Edit) -> dict[str, Any]:
+    return {field.name: getattr(edit, field.name) for field in dataclasses.fields(edit)}
+
+
+def read_edits(
+    config: TransformerConfig,
+    edits: Mapping[str, Edit] | None,
+    batch: int,
+    length: int,
+    dtype: DTypeLike,
+) -> dict[str, dict[str, Array]]:
+    """Site -> field -> array `[L|1, B|1, T|1, F|1]` of what is present, `where` among it.
+
+    Errors: `InputError` for an unknown site, a shape or type that does not fit, a mask alone.
+    """
+    shapes = site_shapes(config)
+    read = {}
+    for site, edit in edit_arrays(config, edits or {}).items():
+        if site == "attn.pattern":
+            raise InputError("site 'attn.pattern' cannot be edited; edit 'attn.heads' or 'attn.v'")
+        if edit.mask is not None and edit.value is None:
+            raise InputError(f"the edit of site {site!r} has a mask without a value; give both")
+        layers, units = shapes[site]
+        read[site] = {
+            name: _read_field(site, name, x, (layers, batch, length, units), dtype)
+            for name, x in _fields(edit).items()
+            if x is not None
+        }
+    return read
+
+
+def _read_field(site: str, name: str, given: Any, full: tuple[int, ...], dtype: DTypeLike) -> Array:
+    x = jnp.asarray(given)
+    boolean = name in ("mask", "where")
+    if name == "where":
+        shape, fits = f"[{full[1]} or 1, {full[2]}]", x.shape in (full[1:3], (1, full[2]))
+        x = x[None, ..., None]
+    else:
+        shape = f"[{full[3]}], or four axes that broadcast to {list(full)}"
+        x = x.reshape(1, 1, 1, -1) if x.ndim < 2 else x
+        fits = x.ndim == 4 and all(n in (1, m) for n, m in zip(x.shape, full))
+    if not fits or boolean != (x.dtype == bool):
         raise InputError(
-            f"the edit of site {site!r} is a {type(edit).__name__}; give an xlingjax Edit"
+            f"{name} of the edit of site {site!r} is {x.dtype} of shape {jnp.shape(given)}; "
+            f"give {'bool' if boolean else 'float'} of shape {shape}"
         )
-    if edit.mask is not None and edit.value is None:
-        raise InputError(f"the edit of site {site!r} has a mask without a value; give both")
-    fields = {}
-    for field in dataclasses.fields(edit):
-        given = getattr(edit, field.name)
-        if given is None:
-            continue
-        array = jnp.asarray(given)
-        full: tuple[int, ...] = (layers, batch, length, units)
-        kind = bool if field.name in ("mask", "where") else dtype
-        if field.name == "where":
-            full = (batch, length)
-            fits = array.ndim == 2 and array.shape[0] in (1, batch) and array.shape[1] == length
-        else:
-            array = array.reshape(1, 1, 1, -1) if array.ndim < 2 else array
-            fits = array.ndim == 4 and all(n in (1, m) for n, m in zip(array.shape, full))
-        if not fits or (kind is bool) != (array.dtype == bool):
-            raise InputError(
-                f"{field.name} of the edit of site {site!r} is {array.dtype} of shape {array.shape}; "
-                f"give {'bool' if kind is bool else 'float'} that broadcasts to {full}"
-            )
-        fields[field.name] = array.astype(kind)
-    return fields
+    return x if boolean else x.astype(dtype)
 
 
-def edited_positions(fields: Mapping[str, Array], mask: Bool[Array, "B T"]) -> Bool[Array, "B T"]:
-    """The tokens that an edit reaches: its `where` among the real ones."""
-    return mask & fields["where"] if "where" in fields else mask
+def split_layers(edits: Mapping[str, Mapping[str, Array]]) -> tuple[dict, dict]:
+    """Edit fields that differ by layer, and without their layer axis those that all layers share.
+
+    The former are scanned over: closing over them would cost their gradient L times its size.
+    """
+    by_layer = {
+        site: {name: x for name, x in fields.items() if x.shape[0] > 1}
+        for site, fields in edits.items()
+    }
+    shared = {
+        site: {name: x[0] for name, x in fields.items() if x.shape[0] == 1}
+        for site, fields in edits.items()
+    }
+    return by_layer, shared
 
 
 def apply_edit(
@@ -174,10 +200,9 @@ def apply_edit(
     if "add" in fields:
         new = new + fields["add"]
     if "value" in fields:
-        new = (
-            jnp.where(fields["mask"], fields["value"], new) if "mask" in fields else fields["value"]
-        )
-    return jnp.where(edited_positions(fields, mask)[..., None], new, h)
+        new = jnp.where(fields.get("mask", True), fields["value"], new)
+    where = mask[..., None] & fields.get("where", True)
+    return jnp.where(where, new, h)
 
 
 class Taps:
@@ -210,7 +235,9 @@ class Taps:
         return h
 
 
-def reduce_tokens(h: Array, mask: Bool[Array, "B T"], where: Bool[Array, "B T"], how: Reduction):
+def reduce_tokens(
+    h: Array, mask: Bool[Array, "B T"], where: Bool[Array, "B T"], how: Reduction
+) -> Any:
     """One site of one layer, reduced over the tokens that count (positions: over the real ones).
 
     A row without such a token gives NaN, and -1 for `"argmax"`. Without a reduction the values at
@@ -250,7 +277,7 @@ def _last(h: Float[Array, "B T F"], where: Bool[Array, "B T"]) -> Float[Array, "
 
 
 def _argmax(h: Float[Array, "B T F"], where: Bool[Array, "B T"]) -> Int[Array, "B F"]:
-    # A counted -inf must not lose to an uncounted token before it: start from the first counted one.
+    # A counted -inf must not lose to an uncounted token: begin with the first that counts.
     first = jnp.argmax(where, axis=1)[:, None, None]
     shown = jnp.where(where[..., None], h, -jnp.inf)
     best = jnp.argmax(shown, axis=1).astype(jnp.int32)

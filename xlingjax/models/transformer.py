@@ -11,13 +11,21 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from xlingjax.errors import InputError
 from xlingjax.models.attention import INITIAL, Attention, Context, read_context
 from xlingjax.models.config import TransformerConfig
-from xlingjax.models.positions import sinusoids
-from xlingjax.models.taps import Edit, Taps, read_capture, read_edits
+from xlingjax.models.positions import sinusoids, wide
+from xlingjax.models.taps import (
+    Capture,
+    Edit,
+    Taps,
+    read_capture,
+    read_edits,
+    split_layers,
+)
 
 Params = Mapping[str, Any]
 
@@ -38,22 +46,39 @@ def activate(name: str, x: Array) -> Array:
     raise ValueError(name)
 
 
-def make_norm(config: TransformerConfig, dtype, rngs: nnx.Rngs) -> nnx.Module:
-    """A norm over the residual width; statistics in float32 at least, by the two-pass variance."""
-    kind = nnx.LayerNorm if config.norm == "layer" else nnx.RMSNorm
-    return kind(
-        config.width,
-        epsilon=config.norm_epsilon,
-        use_fast_variance=False,
-        param_dtype=dtype,
-        rngs=rngs,
-    )
+class Norm(nnx.Module):
+    """A layer norm or root-mean-square norm over the residual width, in float32 at least.
+
+    Flax's own cannot run in float64 or bfloat16 under strict dtype promotion.
+    """
+
+    def __init__(self, config: TransformerConfig, dtype: DTypeLike, rngs: nnx.Rngs):
+        self.config = config
+        self.scale = nnx.Param(jnp.ones(config.width, dtype))
+        if config.norm == "layer":
+            self.bias = nnx.Param(jnp.zeros(config.width, dtype))
+
+    def __call__(self, x: Float[Array, "... D"]) -> Float[Array, "... D"]:
+        dtype = wide(x.dtype)
+        h = x.astype(dtype)
+        if self.config.norm == "layer":
+            h = h - h.mean(axis=-1, keepdims=True)
+        spread = jnp.square(h).mean(axis=-1, keepdims=True)
+        h = h * jax.lax.rsqrt(spread + self.config.norm_epsilon) * self.scale[...].astype(dtype)
+        if self.config.norm == "layer":
+            h = h + self.bias[...].astype(dtype)
+        return h.astype(x.dtype)
+
+
+def look_up(table: nnx.Embed, rows: Int[Array, "B T"]) -> Float[Array, "B T D"]:
+    """Rows of a table in its own dtype; NaN, so that it is seen, for a row that it lacks."""
+    return table.embedding[...].at[rows].get(mode="fill", fill_value=jnp.nan)
 
 
 class Embed(nnx.Module):
     """Tokens to the residual stream."""
 
-    def __init__(self, config: TransformerConfig, dtype, rngs: nnx.Rngs):
+    def __init__(self, config: TransformerConfig, dtype: DTypeLike, rngs: nnx.Rngs):
         def table(rows: int) -> nnx.Embed:
             return nnx.Embed(
                 rows, config.width, embedding_init=INITIAL, param_dtype=dtype, rngs=rngs
@@ -66,7 +91,7 @@ class Embed(nnx.Module):
         if config.token_types:
             self.types = table(config.token_types)
         if config.embed_norm:
-            self.norm = make_norm(config, dtype, rngs)
+            self.norm = Norm(config, dtype, rngs)
 
     def __call__(
         self, tokens: Int[Array, "B T"], mask: Bool[Array, "B T"], positions: Int[Array, "B T"]
@@ -74,16 +99,16 @@ class Embed(nnx.Module):
         """Zero at padding, whatever ids and embeddings stand there, also for gradients."""
         real = mask[..., None]
         # Zeroed before anything else reads it: 0 * NaN would come back in the norm's gradient.
-        x = jnp.where(real, self.tokens(jnp.where(mask, tokens, 0)), 0)
+        x = jnp.where(real, look_up(self.tokens, jnp.where(mask, tokens, 0)), 0)
         if self.config.embed_scale != 1.0:
             x = x * self.config.embed_scale
         rows = positions + self.config.position_offset
         if self.config.positions == "learned":
-            x = x + jnp.where(real, self.positions(rows), 0)
+            x = x + jnp.where(real, look_up(self.positions, rows), 0)
         if self.config.positions == "sinusoidal":
             x = x + sinusoids(rows, self.config.width, x.dtype).astype(x.dtype)
         if self.config.token_types:
-            x = x + self.types.embedding[0]
+            x = x + self.types.embedding[...][0]
         if self.config.embed_norm:
             x = self.norm(x)
         return jnp.where(real, x, 0)
@@ -92,7 +117,7 @@ class Embed(nnx.Module):
 class Mlp(nnx.Module):
     """The feed-forward sublayer without its norms."""
 
-    def __init__(self, config: TransformerConfig, dtype, rngs: nnx.Rngs):
+    def __init__(self, config: TransformerConfig, dtype: DTypeLike, rngs: nnx.Rngs):
         linear = functools.partial(
             nnx.Linear, use_bias=config.mlp_bias, kernel_init=INITIAL, param_dtype=dtype, rngs=rngs
         )
@@ -114,11 +139,11 @@ class Mlp(nnx.Module):
 class Block(nnx.Module):
     """Attention, then MLP, each added to the residual stream."""
 
-    def __init__(self, config: TransformerConfig, dtype, rngs: nnx.Rngs):
+    def __init__(self, config: TransformerConfig, dtype: DTypeLike, rngs: nnx.Rngs):
         self.config = config
-        self.attn_norm = make_norm(config, dtype, rngs)
+        self.attn_norm = Norm(config, dtype, rngs)
         self.attn = Attention(config, dtype, rngs)
-        self.mlp_norm = make_norm(config, dtype, rngs)
+        self.mlp_norm = Norm(config, dtype, rngs)
         self.mlp = Mlp(config, dtype, rngs)
 
     def __call__(
@@ -136,13 +161,13 @@ class Block(nnx.Module):
 class Head(nnx.Module):
     """What the output head owns beside a tied embedding; nothing, for a tied causal head."""
 
-    def __init__(self, config: TransformerConfig, dtype, rngs: nnx.Rngs):
+    def __init__(self, config: TransformerConfig, dtype: DTypeLike, rngs: nnx.Rngs):
         self.config = config
         if config.head == "masked":
             self.dense = nnx.Linear(
                 config.width, config.width, kernel_init=INITIAL, param_dtype=dtype, rngs=rngs
             )
-            self.norm = make_norm(config, dtype, rngs)
+            self.norm = Norm(config, dtype, rngs)
             self.bias = nnx.Param(jnp.zeros(config.vocab_size, dtype))
         if config.head and not config.tied:
             self.kernel = nnx.Param(
@@ -151,18 +176,18 @@ class Head(nnx.Module):
 
     def __call__(self, hidden: Float[Array, "... D"], embedding: Float[Array, "V D"]) -> Array:
         if self.config.head == "masked":
-            hidden = self.norm(activate(self.config.activation, self.dense(hidden)))
+            # RoBERTa's head keeps this activation whatever the blocks have.
+            hidden = self.norm(activate("gelu", self.dense(hidden)))
         logits = hidden @ (embedding.T if self.config.tied else self.kernel[...])
         return logits + self.bias[...] if self.config.head == "masked" else logits
 
 
 def parts(config: TransformerConfig) -> dict[str, Any]:
-    """The modules of the model by the name of their parameters; `layers` is one block."""
-    return (
-        {"embed": Embed, "layers": Block}
-        | ({"norm": lambda *of: make_norm(*of)} if config.final_norm else {})
-        | ({"head": Head} if config.head else {})
-    )
+    """Part of the parameters -> its module; `layers` stands for one block."""
+    optional = {"norm": (Norm, config.final_norm), "head": (Head, config.head)}
+    return {"embed": Embed, "layers": Block} | {
+        part: make for part, (make, present) in optional.items() if present
+    }
 
 
 @functools.lru_cache(maxsize=64)
@@ -172,7 +197,9 @@ def skeleton(config: TransformerConfig, part: str) -> nnx.GraphDef:
     return nnx.split(nnx.eval_shape(lambda: make(config, jnp.float32, nnx.Rngs(0))))[0]
 
 
-def init_params(config: TransformerConfig, key: PRNGKeyArray, dtype="float32") -> dict[str, Any]:
+def init_params(
+    config: TransformerConfig, key: PRNGKeyArray, dtype: DTypeLike = "float32"
+) -> dict[str, Any]:
     """Random parameters: normal with sd 0.02, biases 0, norms 1; compiled as one program.
 
     Args:
@@ -188,9 +215,9 @@ def init_params(config: TransformerConfig, key: PRNGKeyArray, dtype="float32") -
     (2, 8, 32)
     """
     name = jnp.dtype(dtype).name
-    if name == "float64" and not jax.config.jax_enable_x64:
+    if jax.dtypes.canonicalize_dtype(name) != name:
         raise InputError(
-            "dtype is 'float64' while JAX keeps 32 bits; set JAX_ENABLE_X64=1 or use float32"
+            f"dtype is {name!r} while JAX keeps 32 bits; set JAX_ENABLE_X64=1 or use float32"
         )
     return _init_params(config, key, name)
 
@@ -216,7 +243,7 @@ def forward(
     tokens: Int[Array, "B T"],
     mask: Bool[Array, "B T"],
     *,
-    capture=(),
+    capture: Capture = (),
     edits: Mapping[str, Edit] | None = None,
     where: Bool[Array, "B T"] | None = None,
 ) -> tuple[Float[Array, "B T D"], dict[str, Any]]:
@@ -233,8 +260,8 @@ def forward(
         edits: site -> `Edit`.
         where: tokens that reductions count, by default all real ones; padding never counts.
 
-    Returns: hidden `[B, T, D]` after the final norm, and site -> captured, leading with the layer axis
-        (`embed`: one layer). Values at padding are finite and mean nothing.
+    Returns: hidden `[B, T, D]` after the final norm, and site -> captured, leading with the layer
+        axis (`embed`: one layer). Values at padding are finite and mean nothing.
 
     Errors: `InputError` for a site, reduction or edit that does not fit the model.
 
@@ -247,28 +274,26 @@ def forward(
     """
     dtype = params["embed"]["tokens"]["embedding"].dtype
     wanted = read_capture(config, capture)
-    changes = read_edits(config, edits, tokens.shape, dtype)
+    batch, length = tokens.shape
+    by_layer, shared = split_layers(read_edits(config, edits, batch, length, dtype))
     where = mask if where is None else where & mask
     context = read_context(config, mask, dtype)
 
-    first = Taps(wanted, _without_layers({"embed": changes.pop("embed", {})}), mask, where)
+    first = Taps(wanted, shared, mask, where)
     x = nnx.merge(skeleton(config, "embed"), params["embed"])(tokens, mask, context.positions)
     x = first("embed", x)
 
     block = skeleton(config, "layers")
-    by_layer, fixed = _split_layers(changes, config.layers)
 
-    def body(x, layer):
+    def body(x: Array, layer: tuple) -> tuple[Array, dict[str, Any]]:
         layer_params, layer_edits = layer
-        edits = {site: fixed[site] | layer_edits[site] for site in fixed}
+        edits = {site: shared[site] | layer_edits[site] for site in shared}
         tap = Taps(wanted, edits, mask, where)
         x = nnx.merge(block, layer_params)(x, context, tap)
         return x, tap.captured
 
     x, captured = jax.lax.scan(body, x, (params["layers"], by_layer))
-    captured |= {
-        site: jax.tree.map(lambda h: h[None], value) for site, value in first.captured.items()
-    }
+    captured |= jax.tree.map(lambda h: h[None], first.captured)
     if config.final_norm:
         x = nnx.merge(skeleton(config, "norm"), params["norm"])(x)
     return x, {site: captured[site] for site in wanted}
@@ -286,25 +311,3 @@ def unembed(
     embedding = params["embed"]["tokens"]["embedding"]
     logits = nnx.merge(skeleton(config, "head"), params.get("head", {}))(hidden, embedding)
     return logits[..., : config.vocab_size]
-
-
-def _without_layers(edits: Mapping[str, Mapping[str, Array]]) -> dict[str, dict[str, Array]]:
-    """Edits of one layer: the layer axis dropped (`where` has none); sites without a field left out."""
-    return {
-        site: {name: x if name == "where" else x[0] for name, x in fields.items()}
-        for site, fields in edits.items()
-        if fields
-    }
-
-
-def _split_layers(edits: Mapping[str, Mapping[str, Array]], layers: int):
-    """Edit fields that differ by layer, to be scanned over, and those that all layers share."""
-    by_layer, fixed = {}, {}
-    for site, fields in edits.items():
-        by_layer[site] = {
-            name: x for name, x in fields.items() if name != "where" and x.shape[0] == layers > 1
-        }
-        fixed |= _without_layers(
-            {site: {n: x for n, x in fields.items() if n not in by_layer[site]}}
-        ) or {site: {}}
-    return by_layer, fixed

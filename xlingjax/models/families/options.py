@@ -20,7 +20,8 @@ HARMLESS = frozenset(
     encoder_no_repeat_ngram_size exponential_decay_length_penalty forced_bos_token_id
     forced_eos_token_id length_penalty max_length max_new_tokens min_length no_repeat_ngram_size
     num_beam_groups num_beams num_return_sequences output_scores remove_invalid_values
-    repetition_penalty return_dict_in_generate suppress_tokens temperature top_k top_p typical_p""".split()
+    repetition_penalty return_dict_in_generate suppress_tokens temperature top_k top_p typical_p
+    """.split()
 )
 # Options of every family that we honour at one value only.
 REFUSED = {"add_cross_attention": False, "is_encoder_decoder": False}
@@ -46,7 +47,7 @@ class Options:
         only: Mapping[str, Any] | None = None,
     ):
         self.hf, self.family = hf, family
-        self.seen = HARMLESS | set(ignored)
+        self.seen = set(HARMLESS) | set(ignored)
         for name, value in (REFUSED | dict(only or {})).items():
             if self.read(name, default=value) != value:
                 raise InputError(
@@ -78,7 +79,7 @@ class Options:
         return choices[value]
 
     def finish(self) -> None:
-        """`InputError` for the first option that nobody has looked at; null and false mean absent."""
+        """`InputError` for an option that nobody has looked at; null and false mean absent."""
         for name, value in self.hf.items():
             if name not in self.seen and value is not None and value is not False:
                 raise InputError(
