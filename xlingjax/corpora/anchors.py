@@ -1,7 +1,13 @@
 """Pieces that two languages share: what might explain shared neurons, and how to exclude it.
 
 The sharing ladder (METHOD section 1, point 8): `token_detectors` is its rung (a), `without_pieces`
-selects the positives of (d), `shared_pieces` with `counted(leave_out=...)` gives (e).
+selects the positives of (d), and a list of pieces given to `counted(leave_out=...)`
+makes (e).
+
+Taken to the letter, (d) leaves nothing on real text: with 8,000 byte-level pieces every SIB-200
+sentence has a piece that occurs in the other language, 336 types from English to Russian, 1,311 to
+German. A piece that positives do not favour in both languages cannot make one detector serve both;
+`concept_anchors` are those that could.
 """
 
 import numpy as np
@@ -16,6 +22,13 @@ def real_ids(tokens: Tokens) -> tuple[np.ndarray, np.ndarray]:
         return np.zeros(0, np.int64), np.zeros(0, np.int32)
     real = ~np.concatenate(tokens.special)
     return np.repeat(np.arange(len(tokens)), tokens.lengths)[real], np.concatenate(tokens.ids)[real]
+
+
+def _types(tokens: Tokens) -> tuple[np.ndarray, np.ndarray]:
+    """(token id, sentence) of every type a sentence has, each pair once, by id then sentence."""
+    row, ids = real_ids(tokens)
+    first, second = np.unique(np.stack([ids.astype(np.int64), row]), axis=1)
+    return first, second
 
 
 def shared_pieces(tokens_a: Tokens, tokens_b: Tokens) -> np.ndarray:
@@ -38,6 +51,40 @@ def without_pieces(tokens: Tokens, pieces: np.ndarray) -> np.ndarray:
     result = np.ones(len(tokens), bool)
     result[row[np.isin(ids, pieces)]] = False
     return result
+
+
+def concept_anchors(
+    tokens_a: Tokens, labels_a: np.ndarray, tokens_b: Tokens, labels_b: np.ndarray,
+    lift: float = 2.0,
+) -> np.ndarray:
+    """int32[P]: shared pieces that alone favour a concept's positives in both languages.
+
+    A piece is one if, in each language, the share of positive sentences that have it is more than
+    `lift` times the share of negative ones.
+
+    Args:
+        tokens_a, tokens_b: S_a and S_b sentences of two languages.
+        labels_a, labels_b: int[S_a], int[S_b] of one concept; 1, 0, or -1 = does not count.
+        lift: 1 = any surplus counts; larger values leave more sentences and more risk.
+
+    Raises:
+        InputError: the labels do not fit the sentences.
+    """
+    pieces = shared_pieces(tokens_a, tokens_b)
+    keep = np.ones(len(pieces), bool)
+    for tokens, labels in ((tokens_a, labels_a), (tokens_b, labels_b)):
+        labels = np.asarray(labels)
+        if labels.shape != (len(tokens),):
+            raise InputError(
+                f"labels of shape {labels.shape} for {len(tokens)} sentences; give one each")
+        ids, row = _types(tokens)
+        here = np.isin(ids, pieces)
+        place = np.searchsorted(pieces, ids[here])
+        with_piece = [
+            np.bincount(place[labels[row[here]] == side], minlength=len(pieces)) for side in (1, 0)]
+        positives, negatives = (np.count_nonzero(labels == side) for side in (1, 0))
+        keep &= with_piece[0] * negatives > lift * with_piece[1] * positives
+    return pieces[keep]
 
 
 def wordless(pieces: list[str]) -> np.ndarray:
@@ -66,9 +113,8 @@ def token_detectors(tokens: Tokens, min_count: int = 2) -> tuple[np.ndarray, np.
     Raises:
         InputError: no type occurs in `min_count` sentences.
     """
-    row, ids = real_ids(tokens)
-    pairs = np.unique(np.stack([ids.astype(np.int64), row]), axis=1)
-    types, place, count = np.unique(pairs[0], return_inverse=True, return_counts=True)
+    ids, row = _types(tokens)
+    types, place, count = np.unique(ids, return_inverse=True, return_counts=True)
     keep = count >= min_count
     if not keep.any():
         raise InputError(
@@ -76,5 +122,5 @@ def token_detectors(tokens: Tokens, min_count: int = 2) -> tuple[np.ndarray, np.
     column = np.cumsum(keep) - 1
     chosen = keep[place]
     responses = np.zeros((len(tokens), int(keep.sum())), np.float32)
-    responses[pairs[1][chosen], column[place[chosen]]] = 1
+    responses[row[chosen], column[place[chosen]]] = 1
     return responses, types[keep].astype(np.int32)

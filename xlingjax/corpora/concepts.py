@@ -107,7 +107,7 @@ def _file_name(name: str) -> str:
 
 
 def _concept_path(part: Path, pair: tuple[str, str]) -> Path:
-    """Where a concept's file lies: under its encoded name, or its plain name if that stays inside."""
+    """A concept's file: under its encoded name, or under the plain one if that stays inside."""
     group, concept = pair
     encoded = part / _file_name(group) / (_file_name(concept) + ".json")
     plain = part / group / (concept + ".json")
