@@ -9,7 +9,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
 from xlingjax.models.config import TransformerConfig
-from xlingjax.models.positions import alibi_bias, rotate, token_positions
+from xlingjax.models.positions import alibi_bias, rotate, token_positions, wide
 from xlingjax.models.taps import Taps
 
 INITIAL = nnx.initializers.normal(0.02)
@@ -32,7 +32,7 @@ def read_context(config: TransformerConfig, mask: Bool[Array, "B T"], dtype: DTy
         allowed = allowed & (order[:, None] >= order[None, :])
     bias = None
     if config.positions == "alibi":
-        bias = alibi_bias(positions, config.heads, jnp.promote_types(dtype, jnp.float32))
+        bias = alibi_bias(positions, config.heads, wide(dtype))
     return Context(positions, allowed, bias)
 
 
@@ -96,7 +96,7 @@ def attention_pattern(
     batch, length, heads, width = q.shape
     grouped = q.reshape(batch, length, k.shape[2], -1, width)
     scores = jnp.einsum("btkgw,bskw->bkgts", grouped, k).reshape(batch, heads, length, length)
-    scores = scores.astype(jnp.promote_types(q.dtype, jnp.float32)) * width**-0.5
+    scores = scores.astype(wide(q.dtype)) * width**-0.5
     if context.bias is not None:
         scores = scores + context.bias
     scores = jnp.where(context.allowed, scores, jnp.finfo(scores.dtype).min)

@@ -48,7 +48,7 @@ class TransformerConfig:
         gated: the MLP multiplies its activation by a second linear map (`mlp.gate` is activated).
         activation: the MLP's nonlinearity.
         causal: tokens see only earlier tokens.
-        head: `"lm"` (linear), `"masked"` (dense, activation, norm, linear with bias) or `""`: none.
+        head: `"lm"` (linear), `"masked"` (dense, GELU, norm, linear with bias) or `""`: none.
         tied: the head's last linear map is the token embedding.
 
     >>> config = TransformerConfig(vocab_size=101, layers=2, width=16, heads=4, mlp_width=64)

@@ -8,6 +8,11 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
 
+def wide(dtype: DTypeLike) -> jnp.dtype:
+    """The dtype of softmax, angles and slopes: float32 at least."""
+    return jnp.dtype(jnp.float64 if jnp.dtype(dtype) == jnp.float64 else jnp.float32)
+
+
 def token_positions(mask: Bool[Array, "B T"]) -> Int[Array, "B T"]:
     """0 for the first real token of a row, 1 for the next; at padding that of the one before."""
     return jnp.maximum(jnp.cumsum(mask, axis=1, dtype=jnp.int32) - 1, 0)
@@ -40,7 +45,7 @@ def alibi_bias(
 
 def sinusoids(positions: Int[Array, "B T"], width: int, dtype: DTypeLike) -> Float[Array, "B T D"]:
     """Sines in the first half of the units, cosines in the second (tensor2tensor's order)."""
-    dtype = jnp.promote_types(dtype, jnp.float32)
+    dtype = wide(dtype)
     half = width // 2
     frequencies = np.exp(np.arange(half) * -(math.log(10_000) / max(half - 1, 1)))
     angles = positions.astype(dtype)[..., None] * jnp.asarray(frequencies, dtype)
@@ -52,7 +57,7 @@ def rotate(
 ) -> Float[Array, "B T H W"]:
     """Rotary positions (Su et al. 2021, arXiv 2104.09864): unit i turns with unit i + W/2."""
     half = x.shape[-1] // 2
-    dtype = jnp.promote_types(x.dtype, jnp.float32)
+    dtype = wide(x.dtype)
     frequencies = jnp.asarray(base ** (-np.arange(half) / half), dtype)
     angles = positions.astype(dtype)[:, :, None, None] * frequencies
     cosine, sine = jnp.cos(angles), jnp.sin(angles)

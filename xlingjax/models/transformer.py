@@ -17,7 +17,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 from xlingjax.errors import InputError
 from xlingjax.models.attention import INITIAL, Attention, Context, read_context
 from xlingjax.models.config import TransformerConfig
-from xlingjax.models.positions import sinusoids
+from xlingjax.models.positions import sinusoids, wide
 from xlingjax.models.taps import (
     Capture,
     Edit,
@@ -46,16 +46,33 @@ def activate(name: str, x: Array) -> Array:
     raise ValueError(name)
 
 
-def make_norm(config: TransformerConfig, dtype: DTypeLike, rngs: nnx.Rngs) -> nnx.Module:
-    """A norm over the residual width; statistics in float32 at least, by the two-pass variance."""
-    kind = nnx.LayerNorm if config.norm == "layer" else nnx.RMSNorm
-    return kind(
-        config.width,
-        epsilon=config.norm_epsilon,
-        use_fast_variance=False,
-        param_dtype=dtype,
-        rngs=rngs,
-    )
+class Norm(nnx.Module):
+    """A layer norm or root-mean-square norm over the residual width, in float32 at least.
+
+    Flax's own cannot run in float64 or bfloat16 under strict dtype promotion.
+    """
+
+    def __init__(self, config: TransformerConfig, dtype: DTypeLike, rngs: nnx.Rngs):
+        self.config = config
+        self.scale = nnx.Param(jnp.ones(config.width, dtype))
+        if config.norm == "layer":
+            self.bias = nnx.Param(jnp.zeros(config.width, dtype))
+
+    def __call__(self, x: Float[Array, "... D"]) -> Float[Array, "... D"]:
+        dtype = wide(x.dtype)
+        h = x.astype(dtype)
+        if self.config.norm == "layer":
+            h = h - h.mean(axis=-1, keepdims=True)
+        spread = jnp.square(h).mean(axis=-1, keepdims=True)
+        h = h * jax.lax.rsqrt(spread + self.config.norm_epsilon) * self.scale[...].astype(dtype)
+        if self.config.norm == "layer":
+            h = h + self.bias[...].astype(dtype)
+        return h.astype(x.dtype)
+
+
+def look_up(table: nnx.Embed, rows: Int[Array, "B T"]) -> Float[Array, "B T D"]:
+    """Rows of a table in its own dtype; NaN, so that it is seen, for a row that it lacks."""
+    return table.embedding[...].at[rows].get(mode="fill", fill_value=jnp.nan)
 
 
 class Embed(nnx.Module):
@@ -74,7 +91,7 @@ class Embed(nnx.Module):
         if config.token_types:
             self.types = table(config.token_types)
         if config.embed_norm:
-            self.norm = make_norm(config, dtype, rngs)
+            self.norm = Norm(config, dtype, rngs)
 
     def __call__(
         self, tokens: Int[Array, "B T"], mask: Bool[Array, "B T"], positions: Int[Array, "B T"]
@@ -82,16 +99,16 @@ class Embed(nnx.Module):
         """Zero at padding, whatever ids and embeddings stand there, also for gradients."""
         real = mask[..., None]
         # Zeroed before anything else reads it: 0 * NaN would come back in the norm's gradient.
-        x = jnp.where(real, self.tokens(jnp.where(mask, tokens, 0)), 0)
+        x = jnp.where(real, look_up(self.tokens, jnp.where(mask, tokens, 0)), 0)
         if self.config.embed_scale != 1.0:
             x = x * self.config.embed_scale
         rows = positions + self.config.position_offset
         if self.config.positions == "learned":
-            x = x + jnp.where(real, self.positions(rows), 0)
+            x = x + jnp.where(real, look_up(self.positions, rows), 0)
         if self.config.positions == "sinusoidal":
             x = x + sinusoids(rows, self.config.width, x.dtype).astype(x.dtype)
         if self.config.token_types:
-            x = x + self.types.embedding[0]
+            x = x + self.types.embedding[...][0]
         if self.config.embed_norm:
             x = self.norm(x)
         return jnp.where(real, x, 0)
@@ -124,9 +141,9 @@ class Block(nnx.Module):
 
     def __init__(self, config: TransformerConfig, dtype: DTypeLike, rngs: nnx.Rngs):
         self.config = config
-        self.attn_norm = make_norm(config, dtype, rngs)
+        self.attn_norm = Norm(config, dtype, rngs)
         self.attn = Attention(config, dtype, rngs)
-        self.mlp_norm = make_norm(config, dtype, rngs)
+        self.mlp_norm = Norm(config, dtype, rngs)
         self.mlp = Mlp(config, dtype, rngs)
 
     def __call__(
@@ -150,7 +167,7 @@ class Head(nnx.Module):
             self.dense = nnx.Linear(
                 config.width, config.width, kernel_init=INITIAL, param_dtype=dtype, rngs=rngs
             )
-            self.norm = make_norm(config, dtype, rngs)
+            self.norm = Norm(config, dtype, rngs)
             self.bias = nnx.Param(jnp.zeros(config.vocab_size, dtype))
         if config.head and not config.tied:
             self.kernel = nnx.Param(
@@ -159,14 +176,15 @@ class Head(nnx.Module):
 
     def __call__(self, hidden: Float[Array, "... D"], embedding: Float[Array, "V D"]) -> Array:
         if self.config.head == "masked":
-            hidden = self.norm(activate(self.config.activation, self.dense(hidden)))
+            # RoBERTa's head keeps this activation whatever the blocks have.
+            hidden = self.norm(activate("gelu", self.dense(hidden)))
         logits = hidden @ (embedding.T if self.config.tied else self.kernel[...])
         return logits + self.bias[...] if self.config.head == "masked" else logits
 
 
 def parts(config: TransformerConfig) -> dict[str, Any]:
     """Part of the parameters -> its module; `layers` stands for one block."""
-    optional = {"norm": (make_norm, config.final_norm), "head": (Head, config.head)}
+    optional = {"norm": (Norm, config.final_norm), "head": (Head, config.head)}
     return {"embed": Embed, "layers": Block} | {
         part: make for part, (make, present) in optional.items() if present
     }

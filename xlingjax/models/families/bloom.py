@@ -16,6 +16,7 @@ def read_config(hf: Mapping[str, Any]) -> TransformerConfig:
         only={"apply_residual_connection_post_layernorm": False, "tie_word_embeddings": True},
         ignored=(
             "attention_softmax_in_fp32",
+            "bias_dropout_fusion",
             "masked_softmax_fusion",
             "offset_alibi",
             "pretraining_tp",

@@ -50,10 +50,14 @@ def entries(config: TransformerConfig) -> tuple[Entry, ...]:
         head = (
             *linear("head/dense", "lm_head.dense"),
             *layer_norm("head/norm", "lm_head.layer_norm"),
-            Entry("head/bias", "lm_head.bias"),
         )
-        if not config.tied:
-            head += (Entry("head/kernel", "lm_head.decoder.weight", transpose=True),)
+        if config.tied:
+            head += (Entry("head/bias", "lm_head.bias"),)
+        else:  # the untied head reads its decoder's bias, never lm_head.bias
+            head += (
+                Entry("head/kernel", "lm_head.decoder.weight", transpose=True),
+                Entry("head/bias", "lm_head.decoder.bias"),
+            )
     return (
         Entry("embed/tokens/embedding", "roberta.embeddings.word_embeddings.weight"),
         Entry("embed/positions/embedding", "roberta.embeddings.position_embeddings.weight"),

@@ -1,0 +1,208 @@
+"""P1: the forward pass equals Hugging Face at every site, and nothing of a config is ignored."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import parity_reference
+import pytest
+from families import CASES
+from tolerances import PARITY, close
+
+from xlingjax.errors import InputError
+from xlingjax.models import TransformerConfig, forward, init_params, unembed
+from xlingjax.models.families import FAMILIES, bloom, family_of, xglm, xlm_roberta
+from xlingjax.models.taps import neuron_sites, site_shapes
+
+
+def _batch(case, model, length, shorter, side):
+    """Two rows, the second `shorter` tokens short, with the padding id under the mask."""
+    rng = np.random.default_rng(0)
+    tokens = rng.integers(5, model.config.vocab_size, (2, length))
+    mask = np.ones((2, length), bool)
+    if shorter:
+        mask[1, :shorter] = False
+        mask = mask if side == "left" else mask[:, ::-1].copy()
+    return np.where(mask, tokens, model.config.pad_token_id), mask
+
+
+def _compare(case, dtype, length, shorter=0, side="right"):
+    with parity_reference.precision(dtype), jax.enable_x64(dtype == "float64"):
+        model = parity_reference.build(case)
+        tokens, mask = _batch(case, model, length, shorter, side)
+        theirs = parity_reference.run(case, model, tokens, mask)
+        config, params = parity_reference.our_params(model, dtype)
+        sites = tuple(site_shapes(config))
+        with jax.numpy_dtype_promotion("strict"):
+            run = jax.jit(lambda p, t, m: forward(p, config, t, m, capture=sites))
+            hidden, captured = run(params, jnp.asarray(tokens), jnp.asarray(mask))
+            logits = unembed(params, config, hidden)
+    assert set(theirs.sites) == set(sites)
+    tolerance = PARITY[dtype]
+    for site in sites:
+        ours, reference = np.asarray(captured[site]), theirs.sites[site]
+        assert ours.dtype == np.dtype(dtype) == reference.dtype, site
+        assert np.abs(reference[:, mask] if site != "attn.pattern" else reference).max() > 0.01, (
+            site
+        )
+        if site == "attn.pattern":
+            both = mask[:, None, :, None] & mask[:, None, None, :]
+            ours, reference = np.where(both, ours, 0), np.where(both, reference, 0)
+        else:
+            ours, reference = ours[:, mask], reference[:, mask]
+        close(ours, reference, tolerance, f"{case} {site}")
+    close(hidden[mask], theirs.hidden[mask], tolerance, f"{case} hidden")
+    close(logits[mask], theirs.logits[mask], tolerance, f"{case} logits")
+
+
+@pytest.mark.promise
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_every_site_of_a_long_prompt(case, dtype):
+    _compare(case, dtype, length=515)
+
+
+@pytest.mark.promise
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_every_site_of_a_padded_batch(case, side):
+    if side == "left" and case.config == "XGLMConfig":
+        pytest.skip("Hugging Face's XGLM counts padding as positions; ours never does")
+    _compare(case, "float64", length=19, shorter=7, side=side)
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_entries_cover_the_checkpoint_and_our_parameters(case):
+    model = parity_reference.build(case)
+    family = family_of(model.config.to_dict())
+    config, params = parity_reference.our_params(model, "float32")
+    expected = jax.eval_shape(lambda: init_params(config, jax.random.key(0)))
+    assert jax.tree.map(jnp.shape, params) == jax.tree.map(jnp.shape, expected)
+
+    theirs = set(model.state_dict())
+    used = {
+        entry.theirs.format(layer=i)
+        for entry in family.entries(config)
+        for i in range(config.layers)
+    }
+    assert used <= theirs
+    tied = {"lm_head.weight", "lm_head.decoder.weight", "lm_head.decoder.bias", "lm_head.bias"}
+    assert theirs - used <= tied
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_modules_name_the_neuron_sites(case):
+    model = parity_reference.build(case)
+    family = family_of(model.config.to_dict())
+    config, _ = parity_reference.our_params(model, "float32")
+    assert tuple(family.modules) == neuron_sites(config)
+    for site, name in family.modules.items():
+        module = model.get_submodule(name.format(layer=1))
+        assert module.out_features == site_shapes(config)[site][1]
+
+
+def test_bloom_has_nine_widths_of_neurons():
+    config = bloom.read_config(
+        {"vocab_size": 250_880, "n_layer": 24, "n_head": 16, "n_embed": 1024}
+    )
+    shapes = site_shapes(config)
+    total = sum(np.prod(shapes[site]) for site in neuron_sites(config))
+    assert total == 221_184
+    assert neuron_sites(config) == ("attn.qkv", "attn.out", "mlp.up", "mlp.down")
+
+
+def test_paper_model_has_its_number_of_parameters():
+    shapes = jax.eval_shape(lambda: init_params(xglm.paper_config(), jax.random.key(0)))
+    assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == 257_115_136
+
+
+@pytest.mark.parametrize(
+    "family, option, value",
+    [
+        (bloom, "apply_residual_connection_post_layernorm", True),
+        (bloom, "n_inner", 100),
+        (bloom, "tie_word_embeddings", False),
+        (bloom, "quantization_config", {"bits": 4}),
+        (bloom, "sliding_window", 128),
+        (xglm, "add_cross_attention", True),
+        (xglm, "activation_function", "mish"),
+        (xglm, "pad_token_id", 5),
+        (xlm_roberta, "position_embedding_type", "relative_key"),
+        (xlm_roberta, "is_decoder", True),
+        (xlm_roberta, "hidden_act", "mish"),
+    ],
+)
+def test_option_we_do_not_honour_is_named(family, option, value):
+    smallest = {
+        bloom: {"vocab_size": 9, "n_layer": 1, "n_head": 1, "hidden_size": 8},
+        xglm: {"vocab_size": 9, "num_layers": 1, "d_model": 8, "ffn_dim": 8, "attention_heads": 1},
+        xlm_roberta: {"vocab_size": 9, "num_hidden_layers": 1, "hidden_size": 8,
+                      "num_attention_heads": 1, "intermediate_size": 8},
+    }[family]  # fmt: skip
+    family.read_config(smallest)
+    with pytest.raises(InputError, match=option):
+        family.read_config(smallest | {option: value})
+
+
+def test_missing_option_is_named():
+    with pytest.raises(InputError, match="vocab_size is missing"):
+        bloom.read_config({"n_layer": 1, "n_head": 1, "hidden_size": 8})
+
+
+def test_unknown_architecture_names_the_nearest():
+    with pytest.raises(InputError, match="'xlm-roberta'"):
+        family_of({"model_type": "xlm-roberta-xl"})
+    with pytest.raises(InputError, match="None is not supported"):
+        family_of({})
+    assert all(family_of({"model_type": kind}) is family
+               for family in FAMILIES.values() for kind in family.model_types)  # fmt: skip
+
+
+def test_bloom_config_of_the_hub():
+    """The options of bigscience/bloom-560m, among them those of its training framework."""
+    config = bloom.read_config(
+        {
+            "apply_residual_connection_post_layernorm": False,
+            "attention_dropout": 0.0,
+            "attention_softmax_in_fp32": True,
+            "architectures": ["BloomForCausalLM"],
+            "bias_dropout_fusion": True,
+            "bos_token_id": 1,
+            "eos_token_id": 2,
+            "pad_token_id": 3,
+            "unk_token_id": 0,
+            "hidden_dropout": 0.0,
+            "initializer_range": 0.02,
+            "layer_norm_epsilon": 1e-05,
+            "masked_softmax_fusion": True,
+            "model_type": "bloom",
+            "n_embed": 1024,
+            "n_inner": None,
+            "n_layer": 24,
+            "num_attention_heads": 16,
+            "offset_alibi": 100,
+            "pretraining_tp": 1,
+            "seq_length": 2048,
+            "skip_bias_add": True,
+            "skip_bias_add_qkv": False,
+            "transformers_version": "4.20.0",
+            "use_cache": True,
+            "vocab_size": 250880,
+        }
+    )
+    assert (config.width, config.layers, config.heads, config.mlp_width) == (1024, 24, 16, 4096)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"heads": 5}, "width 16 is no multiple of heads 5"),
+        ({"layers": 0}, "layers is 0"),
+        ({"activation": "mish"}, "activation is 'mish'"),
+        ({"positions": "learned"}, "max_length is 0"),
+        ({"colour": "red"}, "'colour' is no option"),
+    ],
+)
+def test_impossible_config_is_refused(change, message):
+    config = TransformerConfig(vocab_size=9, layers=1, width=16, heads=4, mlp_width=8)
+    with pytest.raises(InputError, match=message):
+        TransformerConfig.from_dict(config.to_dict() | change)

@@ -1,0 +1,141 @@
+"""The oracle: Hugging Face's models on torch, read at every site by hooks."""
+
+import contextlib
+import dataclasses
+import importlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import torch
+import transformers
+from families import Case
+
+from xlingjax.models.config import TransformerConfig
+from xlingjax.models.families import Entry, family_of
+
+
+class _Float64Torch:
+    """The torch module as a family file sees it, with float64 in the place of float32."""
+
+    float32 = torch.float64
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(torch, name)
+
+
+@contextlib.contextmanager
+def precision(dtype: str) -> Iterator[None]:
+    """In float64, lift what Hugging Face keeps in float32: softmax, slopes, sinusoids."""
+    if dtype == "float32":
+        yield
+        return
+    modules = [importlib.import_module(f"transformers.models.{family}.modeling_{family}")
+               for family in ("bloom", "xglm", "xlm_roberta", "roberta")]  # fmt: skip
+    to_float = torch.Tensor.float
+    try:
+        torch.set_default_dtype(torch.float64)
+        torch.Tensor.float = torch.Tensor.double
+        for module in modules:
+            module.torch = _Float64Torch()
+        yield
+    finally:
+        torch.set_default_dtype(torch.float32)
+        torch.Tensor.float = to_float
+        for module in modules:
+            module.torch = torch
+
+
+def build(case: Case, seed: int = 0) -> torch.nn.Module:
+    """The random model of a case; no bias is 0 and no norm 1, so that none can be left out."""
+    config = getattr(transformers, case.config)(**case.options, attn_implementation="eager")
+    model = getattr(transformers, case.model)(config).eval()
+    config.architectures = [case.model]
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+            if parameter.ndim == 1:
+                value = 0.3 * noise + (1.0 if "norm" in name.lower() or "ln_" in name else 0.0)
+                value = 0.3 * noise if name.endswith("bias") else value
+            else:
+                value = noise * (0.3 if "embed" in name else parameter.shape[1] ** -0.5)
+            parameter.copy_(value)
+    return model
+
+
+def our_params(model: torch.nn.Module, dtype: str) -> tuple[TransformerConfig, dict[str, Any]]:
+    """Config and parameters of ours from the oracle's, by the family's own tables."""
+    family = family_of(model.config.to_dict())
+    config = family.read_config(model.config.to_dict())
+    tensors = {name: x.detach().numpy() for name, x in model.state_dict().items()}
+    params: dict[str, Any] = {}
+    for entry in family.entries(config):
+        *path, leaf = entry.ours.split("/")
+        node = params
+        for name in path:
+            node = node.setdefault(name, {})
+        node[leaf] = jnp.asarray(_tensor(entry, tensors, config.layers), dtype)
+    return config, params
+
+
+def _tensor(entry: Entry, tensors: dict[str, np.ndarray], layers: int) -> np.ndarray:
+    def one(name: str) -> np.ndarray:
+        return tensors[name].T if entry.transpose else tensors[name]
+
+    if "{layer}" not in entry.theirs:
+        return one(entry.theirs)
+    return np.stack([one(entry.theirs.format(layer=i)) for i in range(layers)])
+
+
+@dataclasses.dataclass
+class Oracle:
+    """Everything the oracle holds for one batch: site -> `[L, ...]`, hidden, logits."""
+
+    sites: dict[str, np.ndarray]
+    hidden: np.ndarray
+    logits: np.ndarray
+
+
+def run(case: Case, model: torch.nn.Module, tokens: np.ndarray, mask: np.ndarray) -> Oracle:
+    """The oracle's values at every site of the case, read by hooks."""
+    layers = range(model.config.num_hidden_layers)
+    held: dict[str, dict[int, np.ndarray]] = {}
+    hooks = []
+
+    def hook(module: str, place: str | int, site: str, layer: int) -> None:
+        def keep(_: Any, inputs: Sequence[Any], output: Any) -> None:
+            value = inputs[0] if place == "in" else output if place == "out" else output[place]
+            # An XGLM block returns a tensor, or a tuple that begins with it.
+            value = value[0] if isinstance(value, tuple) else value
+            held.setdefault(site, {})[layer] = value.detach().numpy().copy()
+
+        hooks.append(model.get_submodule(module).register_forward_hook(keep))
+
+    for site, (module, place) in case.sites.items():
+        for layer in layers if "{layer}" in module else (0,):
+            hook(module.format(layer=layer), place, site, layer)
+    hook(case.norm, "out", "hidden", 0)
+    try:
+        with torch.no_grad():
+            out = model(input_ids=torch.tensor(tokens), attention_mask=torch.tensor(mask).long())
+    finally:
+        for handle in hooks:
+            handle.remove()
+    sites = {site: np.stack([by[i] for i in sorted(by)]) for site, by in held.items()}
+    hidden = sites.pop("hidden")[0]
+    if "attn.qkv" in sites:
+        sites |= _split_bloom(model, sites["attn.qkv"])
+    return Oracle(sites, hidden, out.logits.numpy())
+
+
+def _split_bloom(model: torch.nn.Module, qkv: np.ndarray) -> dict[str, np.ndarray]:
+    """attn.q, k and v as BLOOM itself splits its fused map."""
+    split = model.transformer.h[0].self_attention._reshape
+    parts = [split(torch.tensor(layer)) for layer in qkv]
+    shape = (*qkv.shape[:-1], -1)
+    return {
+        site: np.stack([part[i].transpose(1, 2).numpy() for part in parts]).reshape(shape)
+        for i, site in enumerate(("attn.q", "attn.k", "attn.v"))
+    }
