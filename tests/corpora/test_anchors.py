@@ -41,11 +41,12 @@ def test_token_detectors_against_counting():
 
 def test_concept_anchors():
     a = sentences([1, 2, 3], [1, 3], [2, 3], [3, 7], [5])
-    b = sentences([1, 2, 3], [1, 2, 3], [3, 5], [3, 2], [1, 1])
+    b = sentences([1, 2, 3, 7], [1, 2, 3], [3, 5], [3, 4], [1, 1])
     labels_a, labels_b = np.array([1, 1, 0, 0, -1]), np.array([1, 1, 0, 0, -1])
-    # 1: only in positives of both (B's last row, label -1, does not count); 2: as often in A's
-    # negatives; 3: everywhere; 5 and 7: no surplus.
+    # 1: only in positives of both (B's last row, label -1, does not count); 2 and 7: only in B's
+    # positives, but not in A's; 3: everywhere; 5: no surplus.
     assert concept_anchors(a, labels_a, b, labels_b).tolist() == [1]
+    assert concept_anchors(b, labels_b, a, labels_a).tolist() == [1]
     assert concept_anchors(a, labels_a, b, labels_b, lift=0.9).tolist() == [1, 2, 3]
     with pytest.raises(InputError, match=r"shape \(2,\) for 5 sentences"):
         concept_anchors(a, labels_a[:2], b, labels_b)

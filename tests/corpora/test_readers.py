@@ -114,7 +114,8 @@ def test_conllu(tmp_path):
 
 def test_conllu_default_concepts_and_documents(tmp_path):
     word = "1\tw\tw\tX\t_\t{}\t0\troot\t_\t_\n\n"
-    lines = {"xx": ["A=1|B=1", "A=1", "_", "_"], "yy": ["A=1", "A=1|B=1", "B=1", "_"]}
+    lines = {"xx": ["A=1|B=1|C=1", "A=1|C=1", "C=1", "C=1"],
+             "yy": ["A=1|C=1", "A=1|B=1|C=1", "B=1|C=1", "C=1"]}
     for language, feats in lines.items():
         put(tmp_path / f"{language}.conllu", "".join(
             f"# sent_id = n0100{i // 2}00{i}\n# text = {language} {i}\n" + word.format(f)
