@@ -58,7 +58,8 @@ def claims(experts: xr.Dataset, classes: Mapping[str, np.ndarray], level: float 
         `name_null`, `shared_fraction`, with `_low` and `_high` where bootstrapped over concepts and
         languages; `estimable`, the share of pairs with a shared fraction; `emergence`, the index of
         the first checkpoint above the band for good, -1 = none; `rise` of the shared fraction from
-        the first estimable checkpoint to the last, NaN with fewer than two.
+        the first estimable checkpoint to the last, NaN with fewer than two; `members`, the pairs of
+        each class.
     """
     one = experts.sel(k=experts.attrs["k"])
     cross = one["overlap"].transpose("checkpoint", "language", "language_b", "concept").values
@@ -106,7 +107,10 @@ def claims(experts: xr.Dataset, classes: Mapping[str, np.ndarray], level: float 
             values = values.mean("concept", skipna=True)
         values = values.transpose("checkpoint", "language", "language_b").values
         out[name] = (dims, _class_means(values, pairs))
-    return xr.Dataset(out, coords={"pairs": names, "checkpoint": experts["checkpoint"]}, attrs={
+    out["members"] = (("pairs", "language", "language_b"), pairs)
+    coords = {"pairs": names, "checkpoint": experts["checkpoint"], "language": experts["language"],
+              "language_b": experts["language_b"]}
+    return xr.Dataset(out, coords=coords, attrs={
         "k": experts.attrs["k"], "level": level, "smallest_p": band.smallest_p,
         "interval": "bootstrap over concepts and languages, crossed"})
 

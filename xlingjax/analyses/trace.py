@@ -286,9 +286,14 @@ class _Trace:
                 model, self.corpus, self.tokens, settings.probe, settings.seed, settings.batch_tokens)
         matrix = Matrix(responses)
         for name, corpus in self.groups.items():
-            out[f"experts/{slug(name)}"] = concept_experts(
+            found = concept_experts(
                 matrix, **ladder.expert_inputs(corpus, self.tokens), strata=responses.neurons.strata,
                 **self._options())
+            places = [(site, layer) for site, (layers, _) in responses.neurons.shapes.items()
+                      for layer in range(layers)]
+            out[f"experts/{slug(name)}"] = found.assign_coords(
+                stratum_site=("stratum", [site for site, _ in places]),
+                stratum_layer=("stratum", [layer for _, layer in places])).assign_attrs(group=name)
         return out
 
     def _final(self, joined: Mapping[str, xr.Dataset]) -> dict[str, xr.Dataset]:

@@ -1,0 +1,142 @@
+"""When do language-specific neurons become shared ones? Traces a pre-training run, checkpoint by checkpoint.
+
+    python -m experiments.trace
+
+pre-trains a small model on the embedded corpus and traces it (about 4 minutes on 2 cores); it ends
+with a table and `runs/trace/report.html`. The same on published checkpoints:
+
+    python -m experiments.trace --model=bigscience/bloom-560m-intermediate \\
+        --revisions=global_step1000,global_step10000,global_step100000 \\
+        --tokenizer=bigscience/bloom-560m --concepts=FOLDER --workdir=runs/bloom
+
+FOLDER holds concepts as ml-selfcond has them, or is a SIB-200 table (.tsv, .tsv.xz) or a folder of
+CoNLL-U treebanks. The same command on the same --workdir goes on where it stopped.
+"""
+
+import dataclasses
+import sys
+from pathlib import Path
+
+from absl import flags
+
+from experiments._main import run
+from xlingjax.analyses.checkpoints import Source, expand, sources
+from xlingjax.analyses.language_probe import ProbeSettings
+from xlingjax.analyses.results import write_tree
+from xlingjax.analyses.tables import expertise_table, summary_table
+from xlingjax.analyses.trace import TraceSettings, trace
+from xlingjax.corpora import Corpus, read_concepts, read_conllu, read_sib200
+from xlingjax.corpora.mini_world import mini_world
+from xlingjax.errors import InputError
+from xlingjax.files import write_whole
+from xlingjax.report.trace_page import write_report
+from xlingjax.training.loop import pretrain
+from xlingjax.training.settings import Settings
+from xlingjax.training.shapes import small_config
+
+FLAGS = flags.FLAGS
+_T, _P = TraceSettings(), ProbeSettings()
+
+flags.DEFINE_string("workdir", "runs/trace", "folder of the run; resumes what is there")
+flags.DEFINE_string("model", None, "hub repository or folder with checkpoints; "
+                    "by default a small model is pre-trained on the embedded corpus")
+flags.DEFINE_list("revisions", [], "tags or branches of --model, or sub-folders of it")
+flags.DEFINE_list("subfolders", [], "folders of one revision of --model")
+flags.DEFINE_string("template", None, "name of a revision with {step}, filled in from --step_list")
+flags.DEFINE_list("step_list", [], "steps for --template")
+flags.DEFINE_string("tokenizer", None, "repository or folder of the tokenizer; by default --model's")
+flags.DEFINE_string("concepts", None, "folder of concepts, SIB-200 table, or folder of treebanks")
+flags.DEFINE_list("languages", [], "languages to trace; all by default")
+flags.DEFINE_list("unseen", [], "languages that pre-training never saw, traced as negative controls")
+flags.DEFINE_float("tokens_per_step", None, "tokens of one training step, where the hub does not say")
+flags.DEFINE_list("sites", [], "where neurons are; the outputs of the model's linear maps by default")
+flags.DEFINE_enum("pool", _T.pool, ["max", "mean", "last"], "how a sentence's tokens become one response")
+flags.DEFINE_integer("k", None, "neurons in an expert set; by default 500 in 221,184, at least 20")
+flags.DEFINE_integer("permutations", _T.permutations, "draws of the joint null")
+flags.DEFINE_integer("halvings", _T.halvings, "random halvings of the documents, averaged")
+flags.DEFINE_integer("bootstraps", _T.bootstraps, "draws of documents for pairwise intervals")
+flags.DEFINE_integer("minimum", _T.minimum, "positives and negatives a concept needs in every language")
+flags.DEFINE_integer("ladder_pairs", _T.ladder_pairs, "language pairs for the rungs without anchors")
+flags.DEFINE_boolean("first_token", True, "whether the first real token counts in the pooling")
+flags.DEFINE_boolean("shuffle_labels", False, "control: permuted labels, in which nothing is to be found")
+flags.DEFINE_boolean("probe", True, "whether to probe for language identity")
+flags.DEFINE_enum("dtype", _T.dtype, ["float32", "bfloat16", "float16", "float64"], "of the forward pass")
+flags.DEFINE_integer("batch_tokens", _T.batch_tokens, "the most tokens of a batch")
+flags.DEFINE_integer("seed", 0, "of pre-training, halves, permutations and probes")
+flags.DEFINE_float("dose", 0.15, "share of nouns that the embedded corpus's languages have in common")
+flags.DEFINE_enum("topics", "matched", ["matched", "unlike"],
+                  "topic distributions of the embedded corpus's languages")
+flags.DEFINE_integer("pretrain_steps", 1024, "steps of the embedded corpus's model")
+
+UNSEEN = ("swh",)  # the embedded corpus's negative control: pre-training never sees it
+
+
+def embedded(workdir: Path) -> tuple[tuple[Source, ...], Corpus, tuple[str, ...]]:
+    """Pre-trains on the embedded corpus; its checkpoints, its probe sentences, its unseen language."""
+    unseen = tuple(FLAGS.unseen) or UNSEEN
+    settings = Settings(steps=FLAGS.pretrain_steps, leave_out=unseen, seed=FLAGS.seed)
+    training = mini_world("train", dose=FLAGS.dose, topics=FLAGS.topics)
+    probe = mini_world("probe", dose=FLAGS.dose)
+    if FLAGS.languages:
+        training = training.language(*FLAGS.languages)
+        probe = probe.language(*FLAGS.languages)
+    found = pretrain(training, small_config("bloom", 4, 96, 4, 512), settings, workdir / "pretrain",
+                     family="bloom", show=say)
+    steps = [str(checkpoint.step) for checkpoint in found]
+    return sources(str(workdir / "pretrain"), steps, tokens_per_step=settings.batch_tokens), probe, unseen
+
+
+def named() -> tuple[tuple[Source, ...], Corpus, tuple[str, ...]]:
+    """The checkpoints and the corpus that flags name."""
+    if FLAGS.concepts is None:
+        raise InputError("--model needs --concepts: a folder of concepts, a SIB-200 table or treebanks")
+    revisions = list(FLAGS.revisions)
+    if FLAGS.template is not None:
+        bad = [step for step in FLAGS.step_list if not step.isdigit()]
+        if bad or not FLAGS.step_list:
+            raise InputError(f"--step_list is {','.join(FLAGS.step_list)!r}; give whole numbers for --template")
+        revisions += expand(FLAGS.template, [int(step) for step in FLAGS.step_list])
+    found = sources(FLAGS.model, revisions, FLAGS.subfolders, FLAGS.tokens_per_step)
+    return found, read_corpus(FLAGS.concepts), tuple(FLAGS.unseen)
+
+
+def read_corpus(name: str) -> Corpus:
+    """A concept folder, a SIB-200 table, or a folder of treebanks, by what is there."""
+    path, languages = Path(name), FLAGS.languages or None
+    if not path.exists():
+        raise InputError(f"--concepts={name} does not exist; give a folder or a SIB-200 table")
+    if path.is_file():
+        return read_sib200(path, languages)
+    if any(path.glob("*.conllu*")):
+        files = sorted(path.glob("*.conllu*"))
+        corpus = read_conllu(files, parallel=True)
+    else:
+        corpus = read_concepts(path)
+    return corpus.language(*languages) if languages else corpus
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def main() -> None:
+    workdir = Path(FLAGS.workdir)
+    found, corpus, unseen = embedded(workdir) if FLAGS.model is None else named()
+    settings = TraceSettings(
+        sites=tuple(FLAGS.sites) or None, pool=FLAGS.pool, k=FLAGS.k,
+        permutations=FLAGS.permutations, halvings=FLAGS.halvings, bootstraps=FLAGS.bootstraps,
+        minimum=FLAGS.minimum, ladder_pairs=FLAGS.ladder_pairs, unseen=unseen,
+        first_token=FLAGS.first_token, shuffle=FLAGS.shuffle_labels, dtype=FLAGS.dtype,
+        batch_tokens=FLAGS.batch_tokens, seed=FLAGS.seed,
+        probe=dataclasses.replace(_P) if FLAGS.probe else None)
+    tree = trace(found, corpus, settings, workdir / "trace", tokenizer=FLAGS.tokenizer, say=say)
+    write_tree(workdir / "result.nc", tree)
+    write_whole(workdir / "summary.csv", summary_table(tree, as_csv=True).encode())
+    expertise_table(tree, corpus, workdir / "trace", workdir / "expertise.csv")
+    page = write_report(tree, workdir)
+    print(summary_table(tree))
+    print(f"report: {page}")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,93 @@
+"""Tables of a trace: what the screen shows, and experts in the columns of ml-selfcond."""
+
+import csv
+import io
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+
+from xlingjax.corpora.corpus import Corpus
+from xlingjax.files import write_whole
+from xlingjax.neurons import NeuronIndex
+from xlingjax.responses.responses import Responses, open_responses
+
+COLUMNS = ("checkpoint", "bits/char", "group", "overlap", "null", "band", "ceiling", "shared fraction",
+           "low", "high", "unseen overlap", "status")
+EXPERTISE = ("ap", "off_mean", "on_p50", "on_p90", "layer", "unit", "uuid", "concept", "group")
+
+
+def summary_rows(tree: xr.DataTree) -> list[list[str]]:
+    """One row a checkpoint and group, of pairs of pre-training languages."""
+    health = tree["health"].to_dataset(inherit=False)
+    rows = []
+    for node in tree["claims"].children.values():
+        one = node.to_dataset(inherit=False)
+        for name in one["checkpoint"].values:
+            at = one.sel(checkpoint=name)
+            seen = at.isel(pairs=0)
+            unseen = float(at["overlap"].sel(pairs="unseen")) if "unseen" in one["pairs"].values else np.nan
+            bits = float(health["bits_per_character"].sel(checkpoint=name).mean())
+            numbers = [float(seen[what]) for what in (
+                "overlap", "null", "band", "ceiling", "shared_fraction", "shared_fraction_low",
+                "shared_fraction_high")]
+            rows.append([str(name), f"{bits:.2f}", str(one.attrs["group"]), *map(_shown, numbers),
+                         _shown(unseen), str(health["status"].sel(checkpoint=name).item())])
+    return rows
+
+
+def _shown(value: float) -> str:
+    return "-" if np.isnan(value) else f"{value:.3f}"
+
+
+def summary_table(tree: xr.DataTree, as_csv: bool = False) -> str:
+    """The rows as a table for the screen, or as CSV."""
+    rows = [list(COLUMNS), *summary_rows(tree)]
+    if as_csv:
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows(rows)
+        return text.getvalue()
+    widths = [max(len(row[i]) for row in rows) for i in range(len(COLUMNS))]
+    return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(row, widths)) for row in rows)
+
+
+def expertise_table(tree: xr.DataTree, corpus: Corpus, trace_folder: Path, path: Path) -> None:
+    """`expertise.csv` of the last checkpoint: every expert with what forcing it needs.
+
+    The columns are ml-selfcond's; its `group` holds the language, because there a group of concepts
+    is one language's. `off_mean` is the mean response to negatives, `on_p50` and `on_p90` quantiles
+    of the response to positives.
+    """
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(EXPERTISE)
+    for node in tree["experts"].children.values():
+        one = node.to_dataset(inherit=False).isel(checkpoint=-1).sel(adjustment="raw")
+        responses = open_responses(trace_folder / str(one["checkpoint"].item()) / "responses")
+        for concept in one["concept"].values:
+            column = corpus.concepts.index(str(concept))
+            for language in one["language"].values:
+                cell = one.sel(concept=concept, language=language)
+                _write_cell(writer, responses, corpus, column, str(language), cell)
+    write_whole(path, out.getvalue().encode())
+
+
+def _write_cell(writer, responses: Responses, corpus: Corpus, column: int, language: str,
+                cell: xr.Dataset) -> None:
+    neurons = cell["expert"].values
+    kept = neurons >= 0
+    neurons, values = neurons[kept], cell["expert_ap"].values[kept]
+    if not len(neurons):
+        return
+    rows = np.flatnonzero(corpus.languages == language)
+    block = responses.rows(rows).matrix(neurons)
+    labels = corpus.labels[rows, column]
+    on, off = block[labels == 1], block[labels == 0]
+    index: NeuronIndex = responses.neurons
+    for i, neuron in enumerate(neurons.tolist()):
+        site, layer, unit = index.neuron(neuron)
+        writer.writerow([
+            f"{values[i]:.6f}", f"{off[:, i].mean():.6g}", f"{np.quantile(on[:, i], 0.5):.6g}",
+            f"{np.quantile(on[:, i], 0.9):.6g}", index.module(site, layer), unit, neuron,
+            corpus.concepts[column], language])
+

@@ -1,0 +1,189 @@
+"""The page of a trace: a summary in words that says only what its numbers carry, then the figures."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+
+from xlingjax.report import trace_figures as figures
+from xlingjax.report.page import Section, Table, marked, render, write
+from xlingjax.report.trace_words import summary
+
+
+def datasets(tree: xr.DataTree, kind: str) -> dict[str, xr.Dataset]:
+    """Group name -> dataset of one kind ("experts", "claims", "ladder", "calls")."""
+    if kind not in tree.children:
+        return {}
+    found = {name: node.to_dataset(inherit=False) for name, node in tree[kind].children.items()}
+    names = {name: found[name].attrs.get("group", name) for name in found}
+    return {names[name]: dataset for name, dataset in found.items()}
+
+
+def write_report(tree: xr.DataTree, folder: str | Path) -> Path:
+    """Writes `report.html` and its figures as PNG; returns the page's path.
+
+    Args:
+        tree: what `analyses.trace.trace` returns.
+        folder: where the files go.
+    """
+    sections = build(tree)
+    model = tree.attrs["model"].rstrip("/").rsplit("/", 1)[-1]
+    title = f"Shared neurons over pre-training: {model} on {tree.attrs['corpus']}"
+    footer = (f"corpus {tree.attrs['corpus_fingerprint'][:16]} · settings {tree.attrs['settings']} · "
+              f"concepts left out for want of sentences: {len(json.loads(tree.attrs['dropped_concepts']))} · "
+              f"{tree.attrs['replicates']}")
+    page = render(title, summary(tree), sections, footer)
+    return write(Path(folder), page, sections)
+
+
+def build(tree: xr.DataTree) -> list[Section]:
+    """The sections of the page."""
+    claims, experts = datasets(tree, "claims"), datasets(tree, "experts")
+    sections = [_sharing(claims), _layers(claims, experts), _ladder(tree, claims)]
+    if "probe" in tree.children:
+        probe = tree["probe"].to_dataset(inherit=False)
+        sections.append(Section("Language identity by layer", [*figures.probe(probe), _confusions(probe)]))
+    sections += [_pairs(experts, claims), _reach(claims, experts), _length(experts),
+                 _neurons(tree), _health(tree)]
+    return sections
+
+
+def _sharing(claims: Mapping[str, xr.Dataset]) -> Section:
+    parts: list[object] = []
+    for group, one in claims.items():
+        parts.append(figures.sharing(one, group, slug(group)))
+        last = one.isel(checkpoint=-1)
+        rows = [[str(pairs), *(float(last[what].sel(pairs=pairs)) for what in (
+            "overlap", "overlap_low", "overlap_high", "null", "band", "p", "ceiling", "name_null",
+            "chance_stratified", "chance_marginal", "same_half", "shared_fraction", "shared_fraction_low",
+            "shared_fraction_high", "estimable"))] for pairs in one["pairs"].values]
+        parts.append(Table(
+            ["pairs", "overlap", "low", "high", "joint null", "band", "p (max-T)", "ceiling", "name null",
+             "stratified", "marginal", "same half", "shared fraction", "low", "high", "estimable"],
+            rows, f"Last checkpoint, group “{group}”, {one.attrs['concepts']} concepts, k = {one.attrs['k']}; "
+            f"smallest attainable p {one.attrs['smallest_p']:.3f}"))
+    parts.append(figures.persistence(claims))
+    return Section("Sharing over training", parts)
+
+
+def _layers(claims: Mapping[str, xr.Dataset], experts: Mapping[str, xr.Dataset]) -> Section:
+    parts: list[object] = []
+    for group, one in experts.items():
+        pairs = claims[group]["members"].values[0].astype(bool)
+        parts += [figures.layers(one, pairs, group, slug(group)),
+                  figures.curve_over_k(one, pairs, group, slug(group))]
+    return Section("Where: layers, and the size of the set", parts)
+
+
+def _ladder(tree: xr.DataTree, claims: Mapping[str, xr.Dataset]) -> Section:
+    ladders = datasets(tree, "ladder")
+    first = next(iter(claims.values()))
+    classes = {str(name): first["members"].sel(pairs=name).values.astype(bool)
+               for name in first["pairs"].values if name != "seen"}
+    rows = []
+    for group, one in ladders.items():
+        for rung in one["rung"].values:
+            for name, pairs in classes.items():
+                at = one.sel(rung=rung)
+                mean = lambda what: figures._mean_over(at[what], pairs)
+                rows.append([group, str(rung), name, mean("overlap"), mean("null_overlap"),
+                             mean("shared_fraction"), mean("positives_left") if "positives_left" in at else None])
+    return Section("Anchors against abstraction", [
+        figures.ladder(ladders, classes),
+        Table(["group", "rung", "pairs", "overlap", "joint null", "shared fraction", "left"], rows,
+              "Means over language pairs at the last sound checkpoint; “left”: positives (sentences, for the "
+              "last rung) still counted")])
+
+
+def _pairs(experts: Mapping[str, xr.Dataset], claims: Mapping[str, xr.Dataset]) -> Section:
+    return Section("Language by language", [
+        figures.matrices(one, group, slug(group)) for group, one in experts.items()])
+
+
+def _reach(claims: Mapping[str, xr.Dataset], experts: Mapping[str, xr.Dataset]) -> Section:
+    return Section("Reliability and breadth", [
+        figures.reach(one, claims[group]["members"].values[0].astype(bool), group, slug(group))
+        for group, one in experts.items()])
+
+
+def _length(experts: Mapping[str, xr.Dataset]) -> Section:
+    rows = []
+    for group, one in experts.items():
+        last = one.isel(checkpoint=-1).sel(adjustment="raw")
+        prevalence = float(last["prevalence"].mean())
+        at_k, null = float(last["ap_at_k"].mean()), float(last["null_ap_at_k"].mean())
+        over = {name: float(np.nanmean(one.isel(checkpoint=-1).sel(
+            adjustment=name, k=one.attrs["k"])["overlap_mean"].values[
+                ~np.eye(one.sizes["language"], dtype=bool)])) for name in one["adjustment"].values}
+        for covariate in last["covariate"].values:
+            ap = last["covariate_ap"].sel(covariate=covariate)
+            share = float((last["covariate_p"].sel(covariate=covariate) <= 0.05).mean())
+            rows.append([group, str(covariate), float(ap.mean()), prevalence, share, at_k, null,
+                         over.get("raw", float("nan")), over.get("length", float("nan"))])
+    return Section("Length and position as detectors", [
+        "Max-pooling favours long sentences, so token count, character count and position in the document "
+        "are scored as if they were neurons.",
+        Table(["group", "detector", "its AP", "prevalence", "share of cells with p ≤ 0.05",
+               "AP of the k-th expert", "the same under the null", "overlap", "overlap, length matched"], rows,
+              "Means over concepts and languages at the last checkpoint")])
+
+
+def _neurons(tree: xr.DataTree) -> Section:
+    parts: list[object] = []
+    calls = datasets(tree, "calls")
+    rows = []
+    for group, one in calls.items():
+        upper = np.triu(np.ones((one.sizes["language"],) * 2, bool), 1)
+        counts = [float(one[call].sum("concept").transpose("language", "language_b").values[upper].sum())
+                  for call in ("anchor", "length", "abstract")]
+        total = sum(counts) or 1.0
+        rows.append([group, int(total), *(count / total for count in counts),
+                     float(one["first_token_share"].mean())])
+    parts.append(Table(
+        ["group", "shared experts", "anchor", "length", "abstract", "maxima at the first token"], rows,
+        "Shared experts of all language pairs (same documents) and what explains them. Anchor: a maximising "
+        "piece is the same in both languages. Length: no longer an expert against negatives of equal length. "
+        "Abstract: neither explanation was found."))
+    shown = tree["neurons"].to_dataset(inherit=False)
+    for i in range(shown.sizes.get("expert", 0)):
+        one = shown.isel(expert=i)
+        examples = json.loads(str(one["examples"].item()))
+        parts.append(Table(
+            ["language", "sentence with the largest response"],
+            [[language, marked(pieces, at)] for language, pieces, at in examples],
+            f"“{one['concept'].item()}” ({one['group'].item()}): {one['site'].item()}, layer "
+            f"{int(one['layer']) + 1}, unit {int(one['unit'])}; expert in {one['languages'].item()}; "
+            f"mean AP {float(one['ap']):.2f}; called {one['call'].item()}"))
+    return Section("Shared neurons and what makes them fire", parts)
+
+
+def _confusions(probe: xr.Dataset) -> Table:
+    last = probe.isel(checkpoint=-1)
+    rows = [[int(layer), float(last["confused_within_script"].sel(layer=layer)),
+             float(last["confused_across_scripts"].sel(layer=layer)),
+             float(last["log_loss_bits"].sel(layer=layer))] for layer in last["layer"].values]
+    return Table(["layer", "confused within the script", "confused across scripts", "log-loss (bits)"], rows,
+                 f"Confusions at the last checkpoint, all tokens; log-loss against H(language) = "
+                 f"{float(last['entropy_bits']):.2f} bits")
+
+
+def _health(tree: xr.DataTree) -> Section:
+    health = tree["health"].to_dataset(inherit=False)
+    rows = []
+    for name in health["checkpoint"].values:
+        one = health.sel(checkpoint=name)
+        tokens = float(one["tokens_seen"])
+        rows.append([str(name), int(tokens) if tokens == tokens else None, str(one["status"].item()),
+                     *(float(one["perplexity"].sel(language=g)) for g in health["language"].values)])
+    return Section("Checkpoint health", [
+        figures.losses(health),
+        Table(["checkpoint", "tokens seen", "status", *(f"perplexity {g}" for g in health["language"].values)],
+              rows, "Every checkpoint's fingerprint is compared with the earlier ones; non-finite weights and "
+              "responses are counted")])
+
+
+def slug(name: str) -> str:
+    """A group's name as part of a file name."""
+    return "".join(c if c.isalnum() else "_" for c in name)

@@ -1,0 +1,133 @@
+"""The summary of a trace in words: each sentence is decided by a rule on the numbers, none by taste."""
+
+import json
+
+import numpy as np
+import xarray as xr
+
+NOTHING = "Nothing found: in no group of concepts do languages share experts beyond the joint null."
+
+
+def summary(tree: xr.DataTree) -> list[str]:
+    """The sentences at the head of the page.
+
+    The rules: sharing is reported for a group only where the overlap of pre-training languages
+    exceeds the simultaneous band at the last checkpoint, a rise only where the interval of the
+    shared fraction's change lies above zero, abstraction only where both anchor-free rungs exceed
+    their null by two standard deviations.
+    """
+    claims = {name: node.to_dataset(inherit=False) for name, node in tree["claims"].children.items()}
+    ladders = {name: node.to_dataset(inherit=False) for name, node in tree["ladder"].children.items()} \
+        if "ladder" in tree.children else {}
+    sentences: list[str] = []
+    found = False
+    for slug, one in claims.items():
+        group, last = one.attrs["group"], one.isel(checkpoint=-1)
+        if not bool(last["overlap"].isel(pairs=0) > last["band"].isel(pairs=0)):
+            sentences.append(
+                f"{group}: overlap {_number(last['overlap'], 0)} is not above its null at the last checkpoint "
+                f"({_number(last['null'], 0)}, band {_number(last['band'], 0)}).")
+            continue
+        found = True
+        sentences.append(_above(one, group))
+        sentences.append(_fraction(one, group))
+        if slug in ladders:
+            sentences.append(_abstract(ladders[slug], one, group))
+    sentences += _controls(tree, claims)
+    if "probe" in tree.children:
+        sentences.append(_probe(tree["probe"].to_dataset(inherit=False)))
+    sentences += _health(tree["health"].to_dataset(inherit=False))
+    sentences.append(
+        "One pre-training run: the figures describe it and say nothing of runs with another seed."
+        if tree.attrs["replicates"].startswith("one run") else f"Replicates: {tree.attrs['replicates']}.")
+    return sentences if found else [NOTHING, *sentences]
+
+
+def _number(values: xr.DataArray, pairs: int) -> str:
+    value = float(values.isel(pairs=pairs))
+    return "not estimable" if np.isnan(value) else f"{value:.3f}"
+
+
+def _above(one: xr.Dataset, group: str) -> str:
+    last, first = one.isel(checkpoint=-1), int(one["emergence"].isel(pairs=0))
+    since = "" if first < 0 else f", for good since checkpoint {one['checkpoint'].values[first]}"
+    return (f"{group}: experts of pre-training languages overlap by {_number(last['overlap'], 0)} of k = "
+            f"{one.attrs['k']} [{_number(last['overlap_low'], 0)}, {_number(last['overlap_high'], 0)}] at the "
+            f"last checkpoint, above the joint null ({_number(last['null'], 0)}, band "
+            f"{_number(last['band'], 0)}; p = {float(last['p'].isel(pairs=0)):.3f}){since}; the ceiling is "
+            f"{_number(last['ceiling'], 0)}.")
+
+
+def _fraction(one: xr.Dataset, group: str) -> str:
+    last = one.isel(checkpoint=-1)
+    value = float(last["shared_fraction"].isel(pairs=0))
+    if np.isnan(value):
+        return f"{group}: the shared fraction is not estimable, because ceilings are not above their null."
+    text = (f"{group}: shared fraction {value:.2f} [{_number(last['shared_fraction_low'], 0)}, "
+            f"{_number(last['shared_fraction_high'], 0)}] at the last checkpoint")
+    low, high = float(one["rise_low"].isel(pairs=0)), float(one["rise_high"].isel(pairs=0))
+    start = int(one["rise_from"].isel(pairs=0))
+    if start < 0 or np.isnan(low):
+        return f"{text}; too few checkpoints are estimable to say whether it rose."
+    change = f"{float(one['rise'].isel(pairs=0)):+.2f} [{low:+.2f}, {high:+.2f}]"
+    word = "it rose" if low > 0 else "it fell" if high < 0 else "no change can be told"
+    return f"{text}; since checkpoint {one['checkpoint'].values[start]} {word} ({change})."
+
+
+def _abstract(ladder: xr.Dataset, one: xr.Dataset, group: str) -> str:
+    said = []
+    for name in ("same script", "cross script"):
+        if name not in one["pairs"].values:
+            continue
+        pairs = one["members"].sel(pairs=name).values.astype(bool)
+        verdicts = []
+        for rung in ("no anchor sentences", "anchors not pooled"):
+            at = ladder.sel(rung=rung)
+            over, null, sd = (at[what].transpose("language", "language_b").values[pairs]
+                              for what in ("overlap", "null_overlap", "null_overlap_sd"))
+            known = ~np.isnan(over) & ~np.isnan(null)
+            if not known.any():
+                verdicts.append(None)
+                continue
+            # Pairs share languages, so their nulls are not independent: the mean sd is not divided.
+            verdicts.append(bool(over[known].mean() > null[known].mean() + 2 * sd[known].mean()))
+        said.append(f"{name} pairs: " + (
+            "not estimable" if None in verdicts else "above the null on both anchor-free rungs" if all(verdicts)
+            else "not above the null on both anchor-free rungs"))
+    return f"{group}, sharing that anchors do not explain: {'; '.join(said)}." if said else (
+        f"{group}: no pair of pre-training languages for the ladder.")
+
+
+def _controls(tree: xr.DataTree, claims: dict[str, xr.Dataset]) -> list[str]:
+    unseen = json.loads(tree.attrs["unseen"])
+    if not unseen:
+        return ["No language outside pre-training was traced, so this control is missing."]
+    out = []
+    for one in claims.values():
+        if "unseen" not in one["pairs"].values:
+            continue
+        last = one.isel(checkpoint=-1).sel(pairs="unseen")
+        above = bool(last["overlap"] > last["band"])
+        out.append(f"{one.attrs['group']}, control: pairs with {', '.join(unseen)}, which pre-training never saw, "
+                   f"overlap by {float(last['overlap']):.3f}, {'above' if above else 'not above'} the band "
+                   f"({float(last['band']):.3f}).")
+    return out
+
+
+def _probe(probe: xr.Dataset) -> str:
+    last = probe.isel(checkpoint=-1)
+    text = []
+    for subset, name in (("all", "all tokens"), ("unseen", "unseen types")):
+        one = last["accuracy"].sel(subset=subset)
+        layer = int(one["layer"].values[int(np.nanargmin(one.values))]) if one.notnull().any() else -1
+        text.append(f"{name} {float(one.mean()):.2f} on average, lowest {float(one.min()):.2f} at layer {layer}")
+    control = float(last["control"].sel(subset="unseen").mean())
+    return (f"Language identification at the last checkpoint: {'; '.join(text)}; control task on unseen types "
+            f"{control:.2f}, chance {float(last['chance']):.2f}, type look-up "
+            f"{float(last['lookup'].sel(subset='all')):.2f}.")
+
+
+def _health(health: xr.Dataset) -> list[str]:
+    bad = [(str(name), str(status)) for name, status in
+           zip(health["checkpoint"].values, health["status"].values) if status != "ok"]
+    return [f"Checkpoint {name}: {status}." for name, status in bad]
