@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable
 
-from absl import app
+from absl import app, flags
 
 from xlingjax.errors import InputError
 
@@ -26,4 +26,5 @@ def run(main: Callable[[], None]) -> None:
             print(f"stopped{f': {stop}' if str(stop) else ''}", file=sys.stderr)
             sys.exit(130)
 
+    flags.FLAGS.set_default("verbosity", -1)  # warnings and errors only; --verbosity=0 shows more
     app.run(guarded)

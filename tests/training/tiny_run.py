@@ -1,4 +1,4 @@
-"""A training run of seconds, importable by the tests and runnable as a process to be killed."""
+"""A training run of seconds, for the tests and for processes that they kill."""
 
 import sys
 from pathlib import Path
@@ -9,6 +9,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from xlingjax.corpora.corpus import Corpus  # noqa: E402
 from xlingjax.models.config import TransformerConfig  # noqa: E402
+from xlingjax.models.loading import load_model  # noqa: E402
 from xlingjax.training.loop import pretrain  # noqa: E402
 from xlingjax.training.optimiser import OptimiserSettings  # noqa: E402
 from xlingjax.training.settings import Settings  # noqa: E402
@@ -45,11 +46,10 @@ def settings(**changes) -> Settings:
         "optimiser": OptimiserSettings(learning_rate=3e-3, warm_up=4)} | changes)
 
 
-def contents(workdir: Path) -> dict[str, bytes]:
-    """Every byte a run leaves that a user reads: models and metrics."""
-    files = sorted(path for path in (workdir / "checkpoints").rglob("*") if path.is_file())
-    return {str(path.relative_to(workdir)): path.read_bytes() for path in [*files, workdir / "metrics.jsonl"]}
-
-
-if __name__ == "__main__":
-    pretrain(corpus(), DECODER, settings(steps=int(sys.argv[2])), sys.argv[1])
+def contents(workdir: Path) -> dict[str, bytes | str]:
+    """What a run leaves that a user reads: every parameter's bytes, tokenizers and metrics."""
+    found: dict[str, bytes | str] = {"metrics": (workdir / "metrics.jsonl").read_bytes()}
+    for folder in sorted((workdir / "checkpoints").iterdir()):
+        found[f"{folder.name}/params"] = load_model(workdir, revision=folder.name).fingerprint
+        found[f"{folder.name}/tokenizer"] = (folder / "tokenizer.json").read_bytes()
+    return found

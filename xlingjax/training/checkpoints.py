@@ -13,7 +13,6 @@ step is unfinished: on resume it is removed and made again, to the same bytes.
 import contextlib
 import errno
 import fcntl
-import hashlib
 import json
 import os
 import shutil
@@ -21,11 +20,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import jax
-import numpy as np
 import orbax.checkpoint as ocp
 
 from xlingjax.errors import InputError
+from xlingjax.models.loading import save_model
+from xlingjax.models.model import Model
+from xlingjax.models.weights import fingerprint_params
 
 
 class RunFolder:
@@ -82,7 +82,7 @@ class RunFolder:
 
     def save_state(self, step: int, state: dict, pending: list[float]) -> None:
         """Saves a step's state, last of all that is written for the step."""
-        about = {"digest": digest(state), "pending": pending}
+        about = {"digest": fingerprint_params(state), "pending": pending}
         with self._writing(f"the state of step {step}"):
             self._states.save(step, args=ocp.args.Composite(
                 state=ocp.args.StandardSave(state), about=ocp.args.JsonSave(about)), force=True)
@@ -98,7 +98,7 @@ class RunFolder:
                 state=ocp.args.StandardRestore(target), about=ocp.args.JsonRestore()))
         except Exception as error:  # Orbax raises whatever its layers raise
             raise broken from error
-        if digest(found.state) != found.about["digest"]:
+        if fingerprint_params(found.state) != found.about["digest"]:
             raise broken
         return found.state, found.about["pending"]
 
@@ -113,17 +113,10 @@ class RunFolder:
 
     # -- model checkpoints and metrics
 
-    def save_checkpoint(self, step: int, write) -> None:
-        """Writes a model checkpoint with `write(folder)`; the folder gets its name when complete."""
-        folder = self.path / "checkpoints" / str(step)
-        part = folder.with_name(f".{step}.part")
+    def save_checkpoint(self, step: int, model: Model) -> None:
+        """Writes a model checkpoint; its folder gets its name when complete."""
         with self._writing(f"the checkpoint of step {step}"):
-            shutil.rmtree(part, ignore_errors=True)
-            part.mkdir(parents=True)
-            write(part)
-            _sync(part)
-            os.rename(part, folder)
-            _sync_folder(folder.parent)
+            save_model(model, self.path / "checkpoints" / str(step))
 
     def checkpoints(self) -> dict[int, Path]:
         """Step -> folder of each model checkpoint, in order of steps."""
@@ -160,16 +153,6 @@ class RunFolder:
             raise
 
 
-def digest(tree: Any) -> str:
-    """SHA-256 over every leaf's path, type, shape and bytes."""
-    total = hashlib.sha256()
-    for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
-        array = np.asarray(leaf)
-        total.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}".encode())
-        total.update(np.ascontiguousarray(array).data)
-    return total.hexdigest()
-
-
 def write_atomically(path: Path, content: bytes) -> None:
     """Replaces a file: readers see the old content or the new, also after a crash."""
     part = path.with_name(f".{path.name}.part")
@@ -179,14 +162,6 @@ def write_atomically(path: Path, content: bytes) -> None:
         os.fsync(file.fileno())
     os.replace(part, path)
     _sync_folder(path.parent)
-
-
-def _sync(folder: Path) -> None:
-    for entry in sorted(folder.rglob("*")):
-        if entry.is_file():
-            with open(entry, "rb") as file:
-                os.fsync(file.fileno())
-    _sync_folder(folder)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -1,7 +1,6 @@
 """Pre-training: from a corpus to model checkpoints, resumable to the same bytes."""
 
 import dataclasses
-import functools
 import hashlib
 import importlib.metadata
 import math
@@ -23,6 +22,7 @@ from transformers import PreTrainedTokenizerFast
 from xlingjax.corpora.corpus import Corpus
 from xlingjax.errors import InputError
 from xlingjax.models.config import TransformerConfig
+from xlingjax.models.model import Model
 from xlingjax.models.transformer import init_params
 from xlingjax.training.checkpoints import RunFolder
 from xlingjax.training.languages import hold_out
@@ -32,7 +32,6 @@ from xlingjax.training.plan import Plan
 from xlingjax.training.settings import Settings, checkpoint_steps
 from xlingjax.training.streams import Held, Stream, held_rows, leave_out, token_texts
 from xlingjax.training.tokenizer import SPECIAL, train_tokenizer
-from xlingjax.training.write import write_model
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +45,7 @@ class Checkpoint:
 
 def pretrain(
     corpus: Corpus, config: TransformerConfig, settings: Settings, workdir: str | Path, *,
-    validation: Corpus | None = None, show: Callable[[str], None] | None = None,
+    family: str = "", validation: Corpus | None = None, show: Callable[[str], None] | None = None,
 ) -> list[Checkpoint]:
     """Trains a tokenizer and a model on a corpus, and keeps the model at powers of two steps.
 
@@ -58,6 +57,7 @@ def pretrain(
         config: the model; its `vocab_size` is replaced by the tokenizer's.
         settings: all else that decides the result.
         workdir: where the run lives.
+        family: name of the model's family, kept in the checkpoints.
         validation: held-out text; by default `settings.held_out` of the corpus's documents.
         show: gets the plan before training starts; a progress bar then runs on stderr.
 
@@ -68,6 +68,8 @@ def pretrain(
         InputError: text, model and settings do not fit, the folder holds another experiment or is in
             use, the disk is full, or the loss is not finite.
     """
+    if not any(text.strip() for text in corpus.texts):
+        raise InputError(f"corpus {corpus.name!r} has no text to train on")
     if validation is None:
         corpus, validation = hold_out(corpus, settings.held_out, settings.seed)
     trained = leave_out(corpus, settings.leave_out)
@@ -82,7 +84,7 @@ def pretrain(
                      mark, tokenizer.pad_token_id, settings.evaluated)
     objective = Objective(settings.objective, tokenizer.mask_token_id, len(SPECIAL))
     about = {
-        "settings": dataclasses.asdict(settings), "model": config.to_dict(),
+        "settings": dataclasses.asdict(settings), "model": config.to_dict(), "family": family,
         "data": {"text": corpus.fingerprint, "validation": validation.fingerprint},
         "tokenizer": hashlib.sha256(tokenizer.backend_tokenizer.to_str().encode()).hexdigest(),
         "versions": {name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "flax", "optax")},
@@ -90,10 +92,26 @@ def pretrain(
     }
     with RunFolder(workdir) as folder:
         folder.claim(about)
-        run = _Run(config, settings, objective, stream, held, tokenizer, folder)
+        run = _Run(config, settings, objective, stream, held, tokenizer, family, folder)
         run.train(show)
         return [Checkpoint(step, step * settings.batch_tokens, path)
                 for step, path in folder.checkpoints().items()]
+
+
+def read_metrics(workdir: str | Path) -> list[dict[str, Any]]:
+    """The lines of a run's metrics.jsonl, in order of steps.
+
+    Each has `step`, `tokens`, and after step 0 `learning_rate`, `loss` (mean of the training losses since
+    the line before, nats per target) and `gradient_norm`; lines of checkpoints also `held_out_loss` and
+    `bits_per_character`, language -> number.
+
+    Raises:
+        InputError: no training run in the folder.
+    """
+    folder = RunFolder(workdir)
+    if not (folder.path / "metrics.jsonl").exists():
+        raise InputError(f"{folder.path} holds no training run; give the workdir of one")
+    return folder.metrics()
 
 
 def _fitted(config: TransformerConfig, settings: Settings, vocabulary: int) -> TransformerConfig:
@@ -132,9 +150,9 @@ class _Run:
     """One run's compiled programs, data and folder."""
 
     def __init__(self, config: TransformerConfig, settings: Settings, objective: Objective, stream: Stream,
-                 held: Held, tokenizer: PreTrainedTokenizerFast, folder: RunFolder) -> None:
+                 held: Held, tokenizer: PreTrainedTokenizerFast, family: str, folder: RunFolder) -> None:
         self.config, self.settings, self.stream, self.held = config, settings, stream, held
-        self.tokenizer, self.folder = tokenizer, folder
+        self.tokenizer, self.family, self.folder = tokenizer, family, folder
         self.key = jax.random.key(settings.seed)
         self.rate = schedule(settings.optimiser, settings.steps)
         self.kept = set(checkpoint_steps(settings.steps, settings.checkpoint_every))
@@ -215,8 +233,9 @@ class _Run:
                      "loss": math.fsum(self.losses) / len(self.losses)}
         if step in self.kept:
             line |= self._evaluate(step, state["params"])
-            self.folder.save_checkpoint(
-                step, functools.partial(write_model, self.config, state["params"], self.tokenizer))
+            self.folder.save_checkpoint(step, Model(
+                state["params"], self.config, self.tokenizer, name=f"{self.folder.path.name}@{step}",
+                family=self.family))
         self.folder.report(line)
         self.losses = []
         self.folder.save_state(step, state, self.losses)
