@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Integer, Num
 
 BLOCK_ELEMENTS = 32 * 2048  # responses a thread works on at a time: its arrays stay in the cache
+WIDE = 4  # blocks read from memory together, so that each row of responses is visited seldom
 TILE = 128  # sentences transposed at a time, for the same reason
 LOW = 2**29 - 1  # the bits of a float64 that a float32 does not use
 FAR = 2.0**200  # stands for infinity, whose free bits are not free
@@ -49,15 +50,16 @@ def _scores(
         if not found:
             continue
         size = max(1, BLOCK_ELEMENTS // len(rows))
-        threads = min(_cores(), -(-neurons // size))
+        threads = min(_cores(), -(-neurons // (WIDE * size)))
 
         def work(thread: int, rows=rows, found=found, size=size, threads=threads) -> None:
             sorter = Sorter(min(size, neurons), len(rows), dtype)
-            for start in range(thread * size, neurons, threads * size):
-                block = responses[:, start:start + size]
-                if len(rows) < len(block):
-                    block = block[rows]
-                out[list(found), start:start + size] = score(sorter, block, list(found.values()))
+            for wide in range(thread * WIDE * size, neurons, threads * WIDE * size):
+                block = responses[:, wide:wide + WIDE * size]
+                block = np.ascontiguousarray(block) if len(rows) == len(block) else block[rows]
+                for start in range(0, block.shape[1], size):
+                    part = slice(wide + start, wide + start + size)
+                    out[list(found), part] = score(sorter, block[:, start:start + size], list(found.values()))
 
         with concurrent.futures.ThreadPoolExecutor(threads) as pool:
             list(pool.map(work, range(threads)))
@@ -90,12 +92,14 @@ def _average_precision_block(
 ) -> Float[np.ndarray, "c n"]:
     order, ends, ties, missing = sorter(block)
     ranks = _unsort(order, ends)  # for each sentence, how many are as high or higher
+    inverse = 1 / np.arange(ranks.shape[1] + 1.0).clip(1)
     scores = np.empty((len(concepts), len(ranks)))
     for score, positives in zip(scores, concepts):
         at_least = np.take(ranks, positives, axis=1)
         at_least.sort(axis=1)
-        hits = _ends(at_least) if ties else _places(len(positives))
-        np.mean(hits / at_least.astype(np.float64), axis=1, out=score)
+        hits = _ends(at_least) if ties else np.broadcast_to(_places(len(positives)), at_least.shape)
+        np.einsum("np,np->n", hits, np.take(inverse, at_least), out=score)
+        score /= len(positives)
     scores[:, missing] = np.nan
     return scores
 
