@@ -108,18 +108,18 @@ class _Machine:
 
     def run(self, stream: IO[bytes]) -> Any:
         start = stream.tell()
-        for opcode, argument, position in pickletools.genops(stream):
-            if (position or 0) - start > MAX_BYTES:
-                raise ValueError(f"longer than {MAX_BYTES} bytes")
+        while stream.tell() - start <= MAX_BYTES:
+            opcode = pickletools.code2op[stream.read(1).decode("latin-1")]
             if opcode.name == "STOP":
                 return self.stack.pop()
             if opcode.name not in OPCODES:
                 raise InputError(
-                    f"{self.path} uses the pickle instruction {opcode.name}, which no "
-                    "dictionary of tensors needs; it may be hostile and was not loaded"
+                    f"{self.path} uses the pickle instruction {opcode.name}, which no dictionary "
+                    "of tensors needs; it may be hostile and was not loaded"
                 )
+            argument = opcode.arg.reader(stream) if opcode.arg else None
             OPCODES[opcode.name](self, argument)
-        raise ValueError("no end")
+        raise ValueError(f"longer than {MAX_BYTES} bytes")
 
     def until_mark(self) -> list[Any]:
         start = len(self.stack) - 1
