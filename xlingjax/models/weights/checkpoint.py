@@ -25,10 +25,12 @@ class TensorFile(Protocol):
     def read(self, name: str) -> np.ndarray: ...
 
 
-READERS: tuple[tuple[str, Callable[[Path], TensorFile]], ...] = (  # in the order of preference
-    ("model.safetensors", open_safetensors),
-    ("pytorch_model.bin", open_torch),
-)
+READERS: dict[str, Callable[[Path], TensorFile]] = {
+    "model.safetensors": open_safetensors,
+    "pytorch_model.bin": open_torch,
+}
+WEIGHT_FILES = tuple(READERS)
+"""Names of weights in the order of preference; sharded ones have an index, NAME.index.json."""
 
 
 @dataclass(frozen=True)
@@ -66,14 +68,14 @@ def open_checkpoint(folder: str | Path) -> Checkpoint:
     missing, empty, cut off, contradictory, or leads out of the folder.
     """
     folder = Path(folder)
-    for name, open_file in READERS:
+    for name, open_file in READERS.items():
         if (folder / name).exists():
             opened = open_file(folder / name)
             return Checkpoint(folder, {tensor: opened for tensor in opened.shapes})
         index = folder / f"{name}.index.json"
         if index.exists():
             return Checkpoint(folder, _open_shards(folder, index, open_file))
-    choices = ", ".join(f"{name} or {name}.index.json" for name, _ in READERS)
+    choices = ", ".join(f"{name} or {name}.index.json" for name in WEIGHT_FILES)
     raise InputError(
         f"{folder} holds no weights: none of {choices} is there; "
         "give the folder (or subfolder) that does"

@@ -58,3 +58,8 @@ def path_in_folder(folder: Path, name: str, named_by: Path) -> Path:
         f"{named_by} names the file {name!r}, which lies outside {folder}; "
         "do not use this checkpoint unless you trust and repair it"
     )
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Writes an object as `read_json` reads it, keys in order."""
+    path.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")

@@ -1,0 +1,241 @@
+"""`load_model` and `save_model`: whole models from folders, the hub, and our own checkpoints."""
+
+import importlib.metadata
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from xlingjax.errors import InputError
+from xlingjax.models.config import TransformerConfig
+from xlingjax.models.families import family_of
+from xlingjax.models.hub import resolve
+from xlingjax.models.model import Model
+from xlingjax.models.tokenizer import load_tokenizer, require_fit
+from xlingjax.models.transformer import init_params
+from xlingjax.models.weights import LoadedParams, fingerprint_params, load_params, open_checkpoint
+from xlingjax.models.weights.files import read_json, write_json
+from xlingjax.models.weights.fingerprint import leaf_name
+
+MANIFEST = "xlingjax.json"
+PARAMS = "params"
+FORMAT = 1
+DTYPES = ("float32", "bfloat16", "float16", "float64")
+
+
+def load_model(
+    name_or_folder: str | Path,
+    revision: str | None = None,
+    subfolder: str | None = None,
+    dtype: str = "float32",
+    mesh: jax.sharding.Mesh | None = None,
+    tokenizer: Any = None,
+) -> Model:
+    """A model with its weights: from the hub, a folder, or a checkpoint of our own.
+
+    Args:
+        name_or_folder: `owner/name` on the hub, or a folder. A folder with everything in it needs
+            no connection.
+        revision: tag, branch or commit; of a folder, the checkpoint of that name in it.
+        subfolder: where in the revision the checkpoint lies.
+        dtype: of the parameters and of the forward pass: `"float32"`, `"bfloat16"`, `"float16"` or
+            `"float64"` (with JAX_ENABLE_X64=1).
+        mesh: every device of it holds all parameters; None: the default device.
+        tokenizer: another folder or repository to take it from, or a tokenizer. By default the one
+            beside the weights; a model without one loads, and says so when it is given text.
+
+    Nothing that comes with a checkpoint is executed. Weights are strict both ways: a tensor that is
+    missing, unexpected, or of another shape or type is an error; NaN and infinity are counted in
+    `model.health`.
+
+    Errors: `InputError` naming what is not there, not supported, damaged or does not fit.
+    """
+    _check_dtype(dtype)
+    folder = resolve(name_or_folder, revision, subfolder)
+    placement = None
+    if mesh is not None:
+        placement = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    name = str(name_or_folder) + (f"@{revision}" if revision else "")
+    name += f"/{subfolder}" if subfolder else ""
+
+    if (folder / MANIFEST).exists() or (folder / PARAMS).exists():
+        family, config, loaded = _load_own(folder, dtype, placement)
+    else:
+        family, config, loaded = _load_foreign(folder, dtype, placement)
+    chosen, where = tokenizer, type(tokenizer).__name__
+    if tokenizer is None or isinstance(tokenizer, str | Path):
+        where = name if tokenizer is None else str(tokenizer)
+        source = folder if tokenizer is None else resolve(tokenizer, weights=False)
+        chosen = load_tokenizer(source)
+        if chosen is None and tokenizer is not None:
+            raise InputError(f"{tokenizer} holds no tokenizer; give a folder or repository that does")
+    if chosen is not None:
+        require_fit(chosen, config.vocab_size, where)
+    return Model(
+        loaded.params, config, chosen, loaded.fingerprint, name, family, health=loaded.health
+    )
+
+
+def save_model(model: Model, folder: str | Path) -> None:
+    """Writes a checkpoint that `load_model` reads: parameters (Orbax), tokenizer, and a manifest.
+
+    The folder appears under its name when everything in it is on disk; a write that was broken off
+    leaves a folder that `load_model` refuses.
+
+    Errors: `InputError` where the folder exists and is not empty.
+    """
+    folder = Path(folder).absolute()
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"{folder} exists and is not empty; choose another folder, or remove it")
+    part = folder.with_name(f".{folder.name}.part-{os.getpid()}")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    try:
+        _write(model, part)
+        os.replace(part, folder)
+        _sync(folder.parent)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _write(model: Model, folder: Path) -> None:
+    import orbax.checkpoint as ocp
+
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(folder / PARAMS, dict(model.params))
+    if model.tokenizer is not None:
+        model.tokenizer.save_pretrained(str(folder))
+    digest = fingerprint_params(model.params)
+    versions = {name: importlib.metadata.version(name) for name in ("jax", "flax", "orbax-checkpoint")}
+    for path in folder.rglob("*"):
+        _sync(path)
+    manifest = {
+        "format": FORMAT,
+        "family": model.family,
+        "config": model.config.to_dict(),
+        "dtype": str(jax.tree.leaves(model.params)[0].dtype),
+        "fingerprint": model.fingerprint or digest,
+        "params": digest,
+        "versions": versions,
+    }
+    write_json(folder / MANIFEST, manifest)
+    _sync(folder / MANIFEST)
+    _sync(folder)
+
+
+def _load_foreign(
+    folder: Path, dtype: str, placement: Any
+) -> tuple[str, TransformerConfig, LoadedParams]:
+    if not (folder / "config.json").is_file():
+        inner = folder / "checkpoints"
+        steps = ", ".join(sorted(path.name for path in inner.iterdir())) if inner.is_dir() else ""
+        remedy = f"give revision=, one of {steps}" if steps else "give the folder of a checkpoint"
+        raise InputError(f"{folder} holds no config.json; {remedy}")
+    hf = read_json(folder / "config.json")
+    family = family_of(hf)
+    config = family.read_config(hf)
+    loaded = load_params(
+        open_checkpoint(folder),
+        family.entries(config),
+        _abstract(config, dtype),
+        dtype,
+        placement,
+        prefixes=family.prefixes,
+        unused=family.unused,
+        vocab_size=config.vocab_size,
+    )
+    return family.name, config, loaded
+
+
+def _load_own(
+    folder: Path, dtype: str, placement: Any
+) -> tuple[str, TransformerConfig, LoadedParams]:
+    if not (folder / MANIFEST).is_file():
+        raise InputError(
+            f"{folder} is unfinished: it has no {MANIFEST}, which is written last; use another "
+            "checkpoint, or write this one again"
+        )
+    manifest = read_json(folder / MANIFEST)
+    if manifest.get("format") != FORMAT:
+        raise InputError(
+            f"{folder / MANIFEST} has the format {manifest.get('format')!r} and not {FORMAT}; load it "
+            "with the version of xlingjax that wrote it"
+        )
+    try:
+        family, stored = manifest["family"], manifest["dtype"]
+        fingerprint, digest = manifest["fingerprint"], manifest["params"]
+        config = TransformerConfig.from_dict(manifest["config"])
+    except (KeyError, TypeError) as error:
+        raise InputError(
+            f"{folder / MANIFEST} is damaged ({error!r}); use another checkpoint"
+        ) from error
+    _check_dtype(stored)
+    params = _restore(folder / PARAMS, _abstract(config, stored))
+    if fingerprint_params(params) != digest:
+        raise InputError(
+            f"{folder / PARAMS} is damaged: its values are not those that were saved; use another "
+            "checkpoint"
+        )
+    params = jax.tree.map(lambda leaf: leaf.astype(dtype), params)
+    if placement is not None:
+        params = jax.device_put(params, placement)
+    health = {name: bad for name, part in _tensors(params) if (bad := _not_finite(part))}
+    return family, config, LoadedParams(params, fingerprint, health)
+
+
+def _restore(path: Path, target: Any) -> Any:
+    import orbax.checkpoint as ocp
+
+    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    target = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), target
+    )
+    try:
+        with ocp.StandardCheckpointer() as checkpointer:
+            return checkpointer.restore(path.absolute(), target)
+    except Exception as error:  # Orbax raises whatever its layers raise
+        raise InputError(
+            f"{path} is damaged or incomplete ({type(error).__name__}: {str(error)[:200]}); use "
+            "another checkpoint"
+        ) from error
+
+
+def _abstract(config: TransformerConfig, dtype: str) -> Any:
+    return jax.eval_shape(lambda: init_params(config, jax.random.key(0), dtype))
+
+
+def _tensors(params: Any) -> Iterator[tuple[str, Any]]:
+    """Every tensor by name, those of a stacked leaf one by one."""
+    for path, leaf in jax.tree_util.tree_flatten_with_path(params)[0]:
+        name = leaf_name(path)
+        if name.startswith("layers/"):
+            yield from ((f"{name}[{layer}]", part) for layer, part in enumerate(np.asarray(leaf)))
+        else:
+            yield name, np.asarray(leaf)
+
+
+def _not_finite(array: np.ndarray) -> int:
+    return array.size - int(np.count_nonzero(np.isfinite(array)))
+
+
+def _check_dtype(dtype: Any) -> None:
+    if dtype not in DTYPES:
+        raise InputError(f"dtype is {dtype!r}; choose one of {', '.join(map(repr, DTYPES))}")
+    if dtype == "float64" and jnp.zeros(0, "int64").dtype != "int64":
+        raise InputError(
+            "dtype is 'float64' while JAX keeps 32 bits; set JAX_ENABLE_X64=1 or use 'float32'"
+        )
+
+
+def _sync(path: Path) -> None:
+    """Waits until a file or folder is on disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
