@@ -226,7 +226,7 @@ def _not_finite(array: np.ndarray) -> int:
 def _check_dtype(dtype: Any) -> None:
     if dtype not in DTYPES:
         raise InputError(f"dtype is {dtype!r}; choose one of {', '.join(map(repr, DTYPES))}")
-    if dtype == "float64" and jnp.zeros(0, "int64").dtype != "int64":
+    if dtype == "float64" and jnp.zeros(0).dtype != "float64":
         raise InputError(
             "dtype is 'float64' while JAX keeps 32 bits; set JAX_ENABLE_X64=1 or use 'float32'"
         )

@@ -67,6 +67,7 @@ class Model:
         fingerprint: SHA-256 of the weights as hex digits.
         name: as loaded, `name@revision`.
         family: key of `families.FAMILIES`, or "".
+        health: tensor -> how many of its values are NaN or infinite, as counted at loading.
 
     >>> from xlingjax.models import init_params
     >>> config = TransformerConfig(vocab_size=11, layers=2, width=8, heads=2, mlp_width=32)
@@ -85,6 +86,7 @@ class Model:
     fingerprint: str = ""
     name: str = ""
     family: str = ""
+    health: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
     @property
     def sites(self) -> tuple[str, ...]:
