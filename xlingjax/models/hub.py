@@ -78,7 +78,9 @@ def _in_folder(folder: Path, revision: str | None, subfolder: str | None) -> Pat
     if subfolder is not None:
         if not (folder / subfolder).is_dir():
             there = [path.name for path in sorted(folder.iterdir()) if path.is_dir()]
-            raise InputError(f"{folder} has no subfolder {subfolder!r}; {_nearest(subfolder, there)}")
+            raise InputError(
+                f"{folder} has no subfolder {subfolder!r}; {_nearest(subfolder, there)}"
+            )
         folder = folder / subfolder
     return folder
 
@@ -154,7 +156,9 @@ def _snapshot(name: str, revision: str | None, files: Iterable[str]) -> Path:
             "spelling, and log in with `hf auth login` if it is private"
         ) from error
     except HFValidationError as error:
-        raise InputError(f"{name!r} is neither a folder nor a repository's name: {error}") from error
+        raise InputError(
+            f"{name!r} is neither a folder nor a repository's name: {error}"
+        ) from error
     except LocalEntryNotFoundError as error:
         raise InputError(
             f"{shown} is not (or not wholly) in the cache and the hub cannot be reached; connect, "
@@ -182,6 +186,7 @@ def _nearest(wanted: str, there: Iterable[str]) -> str:
     if not known:
         return "check its name"
     near = difflib.get_close_matches(wanted, known, n=5, cutoff=0.5) or known[:5]
+    near.sort(key=_by_numbers)
     return f"near are {', '.join(near)}" + (f" (of {len(known)})" if len(known) > len(near) else "")
 
 
@@ -198,7 +203,9 @@ def _require_unaltered(root: Path, files: Iterable[str]) -> None:
     for file in files:
         blob = (root / file).resolve()
         if not blob.is_file():
-            raise InputError(f"{root / file} is missing from the cache; run it again with a connection")
+            raise InputError(
+                f"{root / file} is missing from the cache; run it again with a connection"
+            )
         if re.fullmatch(r"[0-9a-f]{64}", blob.name):
             with blob.open("rb") as content:
                 found = hashlib.file_digest(content, "sha256").hexdigest()

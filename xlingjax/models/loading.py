@@ -73,7 +73,9 @@ def load_model(
         source = folder if tokenizer is None else resolve(tokenizer, weights=False)
         chosen = load_tokenizer(source)
         if chosen is None and tokenizer is not None:
-            raise InputError(f"{tokenizer} holds no tokenizer; give a folder or repository that does")
+            raise InputError(
+                f"{tokenizer} holds no tokenizer; give a folder or repository that does"
+            )
     if chosen is not None:
         require_fit(chosen, config.vocab_size, where)
     return Model(
@@ -111,7 +113,9 @@ def _write(model: Model, folder: Path) -> None:
     if model.tokenizer is not None:
         model.tokenizer.save_pretrained(str(folder))
     digest = fingerprint_params(model.params)
-    versions = {name: importlib.metadata.version(name) for name in ("jax", "flax", "orbax-checkpoint")}
+    versions = {
+        name: importlib.metadata.version(name) for name in ("jax", "flax", "orbax-checkpoint")
+    }
     for path in folder.rglob("*"):
         _sync(path)
     manifest = {

@@ -8,7 +8,13 @@ from xlingjax.errors import InputError
 from xlingjax.models.weights.files import read_json
 
 ROLES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
-VOCABULARIES = ("vocab.json", "vocab.txt", "sentencepiece.bpe.model", "spiece.model", "tokenizer.model")
+VOCABULARIES = (
+    "vocab.json",
+    "vocab.txt",
+    "sentencepiece.bpe.model",
+    "spiece.model",
+    "tokenizer.model",
+)
 
 
 def load_tokenizer(folder: Path) -> Any | None:
@@ -36,7 +42,9 @@ def load_tokenizer(folder: Path) -> Any | None:
 
 def require_fit(tokenizer: Any, vocab_size: int, where: object) -> None:
     """`InputError` where a tokenizer can give an id that the model has no embedding for."""
-    largest, token = max(((id_, token) for token, id_ in tokenizer.get_vocab().items()), default=(0, ""))
+    largest, token = max(
+        ((id_, token) for token, id_ in tokenizer.get_vocab().items()), default=(0, "")
+    )
     if largest >= vocab_size:
         raise InputError(
             f"the tokenizer of {where} gives {token!r} the id {largest}, but the model's vocabulary "
