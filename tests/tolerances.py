@@ -1,14 +1,14 @@
-"""Every tolerance of the tests, in one place: how far a correct result may lie from its reference."""
+"""Every tolerance of the tests, in one place: how far a result may lie from its reference."""
 
 import numpy as np
 
 PARITY = {"float32": 5e-5, "float64": 1e-9}  # forward pass against Hugging Face, at every site
-KERNEL = {"float32": 2e-6, "float64": 1e-12}  # host path against compiled path, batched against one by one
+KERNEL = {"float32": 2e-6, "float64": 1e-12}  # host against compiled, batched against one by one
 BATCHING = 1e-5  # one sentence alone against the same sentence in a padded batch
 
 
 def close(ours, theirs, tolerance: float, what: str = "") -> None:
-    """Raises unless both have one shape, NaN in the same places, and differ by at most `tolerance`."""
+    """Raises unless shapes and NaN agree and no value differs by more than `tolerance`."""
     ours, theirs = np.asarray(ours), np.asarray(theirs)
     assert ours.shape == theirs.shape, f"{what}: shape {ours.shape} against {theirs.shape}"
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=tolerance, equal_nan=True, err_msg=what)

@@ -1,1 +1,1 @@
-"""xlingjax: when, where and why multilingual language models come to share neurons across languages."""
+"""When, where and why multilingual language models come to share neurons across languages."""

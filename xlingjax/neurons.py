@@ -64,7 +64,7 @@ class NeuronIndex:
         layers, units = self.shapes[neuron.site]
         if not (0 <= neuron.layer < layers and 0 <= neuron.unit < units):
             raise InputError(
-                f"{neuron} lies outside site {neuron.site!r}, which has {layers} layers of {units} units")
+                f"{neuron} lies outside its site, which has {layers} layers of {units} units")
         return self.starts[neuron.site] + neuron.layer * units + neuron.unit
 
     def neuron(self, flat: int) -> Neuron:

@@ -1,0 +1,29 @@
+"""How every experiment starts and ends: what is wrong with the input is said in one sentence."""
+
+import sys
+from collections.abc import Callable
+
+from absl import app
+
+from xlingjax.errors import InputError
+
+
+def run(main: Callable[[], None]) -> None:
+    """Parses the flags, runs `main`, and exits.
+
+    Exit status: 0; 1 with one line on stderr for an `InputError` or an unknown flag; 130 for Ctrl-C;
+    143 where a run saved its state at SIGTERM. Anything else is our defect and shows its traceback.
+    """
+    def guarded(arguments: list[str]) -> None:
+        try:
+            if len(arguments) > 1:
+                raise InputError(f"unknown argument {arguments[1]!r}; settings are flags, --help lists them")
+            main()
+        except InputError as error:
+            print(f"error: {error}", file=sys.stderr)
+            sys.exit(1)
+        except KeyboardInterrupt as stop:
+            print(f"stopped{f': {stop}' if str(stop) else ''}", file=sys.stderr)
+            sys.exit(130)
+
+    app.run(guarded)

@@ -1,0 +1,6 @@
+"""Tests of responses import `tiny` from their own folder."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))

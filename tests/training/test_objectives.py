@@ -1,0 +1,123 @@
+"""Objectives against torch's cross-entropy and hand-counted masking."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+
+from tiny_run import DECODER, ENCODER
+from tolerances import close
+from xlingjax.models.transformer import forward, init_params, unembed
+from xlingjax.training import objectives
+from xlingjax.training.objectives import Objective, hide_tokens, row_losses
+
+KEY = jax.random.key(0)
+MASKED = Objective("masked", mask_id=4, ordinary=5)
+
+
+def batch(rows=4, length=24, vocabulary=97):
+    random = np.random.default_rng(0)
+    tokens = random.integers(5, vocabulary, (rows, length)).astype(np.int32)
+    tokens[:, ::7] = 2
+    mask = np.arange(length)[None] < random.integers(5, length + 1, rows)[:, None]
+    return tokens, mask
+
+
+def sharp(config, scale=8.0):
+    """Parameters whose logits differ between tokens as a trained model's do."""
+    return jax.tree.map(lambda x: x * scale if x.ndim > 1 else x, init_params(config, KEY))
+
+
+def test_causal_loss_is_torchs_over_real_targets():
+    config = dataclasses.replace(DECODER, vocab_size=97)
+    params, (tokens, mask) = sharp(config), batch()
+    nll, count = row_losses(params, config, Objective(), tokens, mask, KEY)
+    logits = unembed(params, config, forward(params, config, tokens, mask)[0])
+    labels = torch.tensor(np.where(mask, tokens, -100)[:, 1:]).long()
+    theirs = torch.nn.functional.cross_entropy(
+        torch.tensor(np.asarray(logits))[:, :-1].flatten(0, 1), labels.flatten(), reduction="none")
+    close(nll, theirs.reshape(labels.shape).sum(1), 1e-4)
+    np.testing.assert_array_equal(count, mask[:, 1:].sum(1))
+
+
+def test_masked_loss_is_torchs_over_hidden_tokens():
+    config = dataclasses.replace(ENCODER, vocab_size=97)
+    params, (tokens, mask) = sharp(config, 4.0), batch()
+    shown, positions, counted = hide_tokens(KEY, tokens, mask, MASKED, 97)
+    nll, count = row_losses(params, config, MASKED, tokens, mask, KEY)
+    labels = np.full(tokens.shape, -100)
+    for row in range(len(tokens)):
+        chosen = np.asarray(positions)[row][np.asarray(counted)[row]]
+        labels[row, chosen] = tokens[row, chosen]
+    logits = unembed(params, config, forward(params, config, shown, mask)[0])
+    theirs = torch.nn.functional.cross_entropy(
+        torch.tensor(np.asarray(logits)).flatten(0, 1), torch.tensor(labels).long().flatten(), reduction="none")
+    close(nll, theirs.reshape(labels.shape).sum(1), 1e-4)
+    np.testing.assert_array_equal(count, (labels >= 0).sum(1))
+
+
+@pytest.mark.parametrize("config, objective", [(DECODER, Objective()), (ENCODER, MASKED)])
+def test_chunks_change_neither_loss_nor_gradient(config, objective, monkeypatch):
+    config = dataclasses.replace(config, vocab_size=97)
+    params, (tokens, mask) = init_params(config, KEY), batch(rows=6)
+
+    def loss(params):
+        return row_losses(params, config, objective, tokens, mask, KEY)[0].sum()
+    whole = jax.value_and_grad(loss)(params)
+    monkeypatch.setattr(objectives, "LOGITS_AT_ONCE", 2 * 24 * 97)
+    pieces = jax.value_and_grad(loss)(params)
+    jax.tree.map(lambda a, b: close(a, b, 2e-5), whole, pieces)
+    assert "while" in jax.jit(loss).lower(params).as_text()
+
+
+def test_padding_tokens_never_count():
+    config = dataclasses.replace(DECODER, vocab_size=97)
+    params, (tokens, mask) = init_params(config, KEY), batch()
+    other = np.where(mask, tokens, 77)
+    for objective in (Objective(), MASKED):
+        ours = row_losses(params, config, objective, tokens, mask, KEY)
+        theirs = row_losses(params, config, objective, other, mask, KEY)
+        close(ours[0], theirs[0], 1e-5)
+
+
+def test_fifteen_percent_are_hidden_eighty_ten_ten():
+    random = np.random.default_rng(0)
+    tokens = random.integers(5, 1000, (400, 101)).astype(np.int32)
+    tokens[:, 0], tokens[:, 50] = 0, 2
+    mask = np.ones(tokens.shape, bool)
+    mask[::2, 61:] = False
+    shown, positions, counted = map(np.asarray, hide_tokens(KEY, jnp.asarray(tokens), jnp.asarray(mask), MASKED, 1000))
+    ordinary = (mask & (tokens >= 5)).sum(1)
+    np.testing.assert_array_equal(counted.sum(1), np.floor(0.15 * ordinary + 0.5))
+    rows = np.nonzero(counted)[0]
+    places = positions[counted]
+    assert len({*zip(rows.tolist(), places.tolist())}) == len(rows), "a token was chosen twice"
+    assert mask[rows, places].all() and (tokens[rows, places] >= 5).all()
+    untouched = np.ones(tokens.shape, bool)
+    untouched[rows, places] = False
+    np.testing.assert_array_equal(shown[untouched], tokens[untouched])
+    new, old = shown[rows, places], tokens[rows, places]
+    share = np.array([(new == 4).mean(), ((new != 4) & (new != old)).mean(), (new == old).mean()])
+    np.testing.assert_allclose(share, [0.8, 0.1, 0.1], atol=4 * np.sqrt(0.16 / len(rows)))
+    drawn = new[(new != 4) & (new != old)]
+    assert drawn.min() >= 5 and drawn.max() < 1000 and len(set(drawn.tolist())) > 300
+    everywhere = np.bincount(places, minlength=101)[1:50]
+    assert everywhere.min() > 0.5 * everywhere.mean()
+
+
+def test_a_row_without_ordinary_tokens_has_no_targets():
+    tokens = jnp.full((2, 24), 2)
+    _, count = row_losses(init_params(dataclasses.replace(ENCODER, vocab_size=97), KEY),
+                          dataclasses.replace(ENCODER, vocab_size=97), MASKED, tokens, tokens > 0, KEY)
+    assert count.tolist() == [0, 0]
+
+
+def test_kernels_of_the_loss_pass_strict_promotion():
+    config = dataclasses.replace(DECODER, vocab_size=97)
+    params, (tokens, mask) = init_params(config, KEY), batch()
+    with jax.numpy_dtype_promotion("strict"):
+        for objective in (Objective(), MASKED):
+            jax.grad(lambda params: row_losses(params, config, objective, tokens, mask, KEY)[0].sum())(params)

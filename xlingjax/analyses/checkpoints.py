@@ -1,0 +1,120 @@
+"""The checkpoints of one pre-training run: where each lies and how far training had come."""
+
+import dataclasses
+import re
+from collections.abc import Sequence
+
+from xlingjax.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """One checkpoint.
+
+    Attributes:
+        name: hub repository or folder.
+        revision: tag, branch or commit of the repository, sub-folder of a folder on disk; or None.
+        subfolder: folder within the revision, or None.
+        label: what axes and tables call it.
+        step: training step, or None where the label holds no number.
+        tokens: tokens seen, or None where tokens per step are not known.
+    """
+
+    name: str
+    revision: str | None
+    subfolder: str | None
+    label: str
+    step: int | None
+    tokens: int | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Series:
+    """What is published about a family of training checkpoints.
+
+    BLOOM: sequences of 2,048 tokens in global batches of 256 (560m, 1b1) or 512 (1b7, 7b1), Le Scao
+    et al. 2022, table 3; defects as users of these checkpoints reported them.
+
+    Attributes:
+        tokens_per_step: tokens of one optimiser step.
+        defects: revision -> what is wrong with that upload.
+    """
+
+    tokens_per_step: float
+    defects: dict[str, str]
+
+
+SERIES = {
+    "bigscience/bloom-560m-intermediate": Series(0.524e6, {
+        "global_step500000": "published with the weights of global_step10000",
+        "global_step600000": "published broken: English perplexity about 320,000"}),
+    "bigscience/bloom-1b1-intermediate": Series(0.524e6, {}),
+    "bigscience/bloom-1b7-intermediate": Series(1.049e6, {
+        "global_step1000": "published with the weights of global_step10000",
+        "global_step250000": "published with the weights of global_step300000"}),
+    "bigscience/bloom-7b1-intermediate": Series(1.049e6, {
+        "global_step100000": "published with the weights of global_step200000"}),
+}
+
+
+def step_of(label: str) -> int | None:
+    """The training step in a checkpoint's name: the last run of digits.
+
+    >>> step_of("global_step1000"), step_of("step512-tokens2B"), step_of("main")
+    (1000, 512, None)
+    """
+    named = re.search(r"step[_-]?(\d+)", label)
+    numbers = re.findall(r"\d+", label)
+    if named:
+        return int(named.group(1))
+    return int(numbers[-1]) if numbers else None
+
+
+def sources(model: str, revisions: Sequence[str] = (), subfolders: Sequence[str] = (),
+            tokens_per_step: float | None = None) -> tuple[Source, ...]:
+    """The checkpoints a user named, in order of training step.
+
+    Args:
+        model: hub repository or folder.
+        revisions: tags or branches, or sub-folders of a folder; `{step}` templates are expanded by
+            the caller with `expand`.
+        subfolders: folders of one revision; then at most one revision.
+        tokens_per_step: overrides what `SERIES` knows.
+
+    Raises:
+        InputError: both lists have several entries, or a checkpoint is named twice.
+    """
+    if len(revisions) > 1 and subfolders:
+        raise InputError(
+            f"{len(revisions)} revisions and {len(subfolders)} subfolders were given; checkpoints are "
+            "either revisions or subfolders of one revision")
+    per_step = tokens_per_step or (SERIES[model].tokens_per_step if model in SERIES else None)
+    named: list[tuple[str | None, str | None]]
+    if subfolders:
+        named = [(revisions[0] if revisions else None, subfolder) for subfolder in subfolders]
+    else:
+        named = [(revision, None) for revision in revisions] or [(None, None)]
+    labels = [subfolder or revision or model.rstrip("/").rsplit("/", 1)[-1]
+              for revision, subfolder in named]
+    twice = sorted({label for label in labels if labels.count(label) > 1})
+    if twice:
+        raise InputError(f"checkpoint {twice[0]!r} is named twice; name each once")
+    found = []
+    for (revision, subfolder), label in zip(named, labels):
+        step = step_of(label)
+        tokens = round(step * per_step) if per_step and step is not None else None
+        found.append(Source(model, revision, subfolder, label, step, tokens))
+    if all(source.step is not None for source in found):
+        found.sort(key=lambda source: source.step or 0)
+    return tuple(found)
+
+
+def expand(template: str, steps: Sequence[int]) -> tuple[str, ...]:
+    """`"global_step{step}"` and steps -> names.
+
+    >>> expand("global_step{step}", (1000, 10000))
+    ('global_step1000', 'global_step10000')
+    """
+    if "{step}" not in template:
+        raise InputError(f"template {template!r} has no {{step}}; write for example global_step{{step}}")
+    return tuple(template.replace("{step}", str(step)) for step in steps)

@@ -1,0 +1,102 @@
+"""Is a checkpoint what it claims to be: loss of each language, non-finite numbers, duplicates."""
+
+import functools
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+import xarray as xr
+
+from xlingjax.corpora.batching import make_batch, plan_batches
+from xlingjax.corpora.corpus import Corpus
+from xlingjax.corpora.tokenising import Tokens
+from xlingjax.training.objectives import Objective, row_losses
+
+DIVERGED = 1.05  # a loss this many times that of a uniform guess is no language model's
+
+
+def language_losses(model: Any, corpus: Corpus, tokens: Tokens, batch_tokens: int = 8192) -> xr.Dataset:
+    """How well a checkpoint predicts the corpus's own sentences, language by language.
+
+    Causal models: mean cross-entropy of each next token. Masked models: of 15 % hidden tokens, the
+    same ones at every checkpoint of one tokenizer.
+
+    Returns:
+        `loss` (nats a target), `perplexity`, `bits_per_character` by language; NaN without a target.
+        Compare languages in bits per character: it does not depend on how finely a language is cut.
+    """
+    config = model.config
+    if config.causal:
+        objective = Objective("causal")
+    else:
+        special = model.tokenizer.all_special_ids
+        ordinary = 1 + max(i for i in special if i != model.tokenizer.mask_token_id)
+        objective = Objective("masked", model.tokenizer.mask_token_id, ordinary)
+    totals = np.zeros((2, len(tokens)))
+    for number, plan in enumerate(plan_batches(tokens.lengths, batch_tokens)):
+        batch = make_batch(tokens, plan)
+        losses, counts = _row_losses(
+            model.params, config, objective, batch.tokens, batch.mask,
+            jax.random.fold_in(jax.random.key(0), number))
+        real = batch.rows >= 0
+        totals[0, batch.rows[real]] = np.asarray(losses)[real]
+        totals[1, batch.rows[real]] = np.asarray(counts)[real]
+    characters = np.array([len(text) for text in corpus.texts])
+    names = corpus.language_names
+    sums = {name: totals[:, corpus.languages == name].sum(1) for name in names}
+    loss = np.array([sums[name][0] / sums[name][1] if sums[name][1] else np.nan for name in names])
+    targets = np.array([sums[name][1] for name in names])
+    written = np.array([characters[corpus.languages == name].sum() for name in names])
+    covered = targets if config.causal else np.array(
+        [tokens.real_lengths[corpus.languages == name].sum() for name in names])
+    with np.errstate(over="ignore"):
+        perplexity = np.exp(loss)
+    return xr.Dataset(
+        {"loss": ("language", loss, {"units": "nats a target"}),
+         "perplexity": ("language", perplexity),
+         "bits_per_character": (
+             "language", loss * covered / np.maximum(written, 1) / math.log(2), {"units": "bits"})},
+        coords={"language": list(names)})
+
+
+@functools.partial(jax.jit, static_argnums=(1, 2))
+def _row_losses(params: Any, config: Any, objective: Objective, tokens: Any, mask: Any, key: Any) -> Any:
+    return row_losses(params, config, objective, tokens, mask, key)
+
+
+def verdict(losses: xr.Dataset, vocabulary: int, weights: Mapping[str, int], responses: int,
+            fingerprint: str, earlier: Mapping[str, str], published: str = "") -> str:
+    """One phrase on a checkpoint: "ok", or what is wrong with it.
+
+    Args:
+        losses: of `language_losses`.
+        vocabulary: V; a loss far above log V is worse than guessing.
+        weights: tensor -> non-finite values in it.
+        responses: non-finite responses in all.
+        fingerprint: of the weights.
+        earlier: fingerprint -> label of the checkpoints before this one.
+        published: what is known of this upload.
+
+    >>> fine = xr.Dataset({"loss": ("language", [2.0])}, coords={"language": ["eng"]})
+    >>> verdict(fine, 100, {}, 0, "ab", {"ab": "step 10"})
+    'same weights as step 10'
+    """
+    found: list[str] = []
+    if fingerprint in earlier:
+        found.append(f"same weights as {earlier[fingerprint]}")
+    if weights:
+        first, count = next(iter(weights.items()))
+        found.append(f"{sum(weights.values()):,} non-finite weights, the first {count:,} in {first}")
+    if responses:
+        found.append(f"{responses:,} non-finite responses")
+    worse = losses["loss"] > DIVERGED * math.log(vocabulary)
+    if bool(worse.any()):
+        names: Sequence[str] = losses["language"].values[worse.values].tolist()
+        found.append(f"diverged: worse than guessing in {', '.join(names)}")
+    if bool(np.isnan(losses["loss"]).any()):
+        found.append("loss is not a number")
+    if published and found:
+        found.append(published)
+    return "; ".join(found) or "ok"

@@ -1,0 +1,36 @@
+"""Datasets by name in one netCDF file that is whole or absent."""
+
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import xarray as xr
+
+from xlingjax.errors import InputError
+from xlingjax.files import write_whole
+
+
+def write_tree(path: Path, groups: Mapping[str, xr.Dataset] | xr.DataTree) -> None:
+    """Writes datasets as groups of one netCDF file; the file appears under its name when complete."""
+    tree = groups if isinstance(groups, xr.DataTree) else xr.DataTree.from_dict(dict(groups))
+    with tempfile.TemporaryDirectory() as scratch:
+        made = Path(scratch) / "tree.nc"
+        tree.to_netcdf(made, engine="h5netcdf")
+        write_whole(path, made.read_bytes())
+
+
+def read_tree(path: Path) -> dict[str, xr.Dataset]:
+    """The datasets of `write_tree` by name, in memory.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    try:
+        with xr.open_datatree(path, engine="h5netcdf") as tree:
+            return {node.path.lstrip("/"): node.to_dataset(inherit=False).load()
+                    for node in tree.subtree if node.has_data}
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(
+            f"{path} is damaged ({error}); delete it and start again with the same --workdir, "
+            f"{os.path.basename(path)} is made again") from error

@@ -1,0 +1,377 @@
+"""The main job: every measure at every checkpoint of a pre-training run, resumed by checkpoint."""
+
+import dataclasses
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import xarray as xr
+
+from xlingjax.analyses import expert_pieces, health, ladder
+from xlingjax.analyses.checkpoints import SERIES, Source
+from xlingjax.analyses.claims import CLASSES, claims, pair_classes
+from xlingjax.analyses.concept_experts import concept_experts
+from xlingjax.analyses.language_probe import ProbeSettings, probe_checkpoint
+from xlingjax.analyses.results import read_tree, write_tree
+from xlingjax.corpora.corpus import Corpus
+from xlingjax.corpora.scripts import main_script
+from xlingjax.corpora.tokenising import Tokens, tokenise
+from xlingjax.errors import InputError
+from xlingjax.files import claim
+from xlingjax.kernels.resampling import independent_blocks, joint_permutations
+from xlingjax.kernels.traces import persistence
+from xlingjax.models import Model, init_params, load_model
+from xlingjax.responses.collecting import collect
+from xlingjax.responses.planning import BATCH_TOKENS, Plan, plan
+from xlingjax.responses.responses import Responses, open_responses
+
+DENSE_BYTES = 2**30  # responses up to this size are held in memory while they are analysed
+LONGEST = 512  # tokens of a sentence where the model sets no limit
+
+
+@dataclasses.dataclass(frozen=True)
+class TraceSettings:
+    """Everything that decides a trace beside its checkpoints and its corpus.
+
+    Attributes:
+        sites: where neurons are; None = the outputs of the model's own linear maps.
+        pool: how the tokens of a sentence become one response: "max", "mean" or "last".
+        k: size of an expert set; None = in proportion to 500 of 221,184, at least 20.
+        permutations, halvings, bootstraps: of `concept_experts`.
+        minimum: positives and negatives that a concept needs in every language.
+        ladder_pairs: language pairs on which the two anchor rungs are computed.
+        shown: neurons shown with sentences, for each concept.
+        unseen: languages that pre-training never saw (negative controls).
+        first_token: False leaves the first real token out of the pooling (the attention sink).
+        shuffle: permute the labels, whole documents, alike in all languages: the trace must then
+            find nothing.
+        dtype: of the forward pass.
+        batch_tokens: the most tokens of a batch.
+        seed: of halves, permutations, ties, probes.
+        probe: of the language-identification probe; None leaves it out.
+    """
+
+    sites: tuple[str, ...] | None = None
+    pool: str = "max"
+    k: int | None = None
+    permutations: int = 20
+    halvings: int = 4
+    bootstraps: int = 0
+    minimum: int = 8
+    ladder_pairs: int = 6
+    shown: int = 1
+    unseen: tuple[str, ...] = ()
+    first_token: bool = True
+    shuffle: bool = False
+    dtype: str = "float32"
+    batch_tokens: int = BATCH_TOKENS
+    seed: int = 0
+    probe: ProbeSettings | None = ProbeSettings()
+
+    def __post_init__(self) -> None:
+        if self.pool not in ("max", "mean", "last"):
+            raise InputError(f"pool {self.pool!r} is unknown; choose among max, mean, last")
+
+
+Say = Callable[[str], None]
+
+
+def trace(sources: Sequence[Source], corpus: Corpus, settings: TraceSettings, workdir: str | Path,
+          *, tokenizer: Any = None, say: Say | None = None) -> xr.DataTree:
+    """Language probes, concept experts, sharing and health over the checkpoints of one run.
+
+    Killed anywhere and started again with the same arguments, it goes on with the checkpoint it was
+    at and ends with the same result.
+
+    Args:
+        sources: the checkpoints, in order.
+        corpus: labelled sentences in several languages.
+        settings: see `TraceSettings`.
+        workdir: responses and the result of each checkpoint are kept here.
+        tokenizer: folder or repository of the tokenizer, where the checkpoints bring none.
+        say: gets the plan and one line a checkpoint.
+
+    Returns:
+        A tree: `health`, `probe`, and for each group of concepts `experts/GROUP`, `claims/GROUP`,
+        `ladder/GROUP`; and `neurons`, shared experts of the last sound checkpoint with the pieces
+        that make them fire.
+
+    Raises:
+        InputError: checkpoints, corpus and settings do not fit, or the workdir holds another trace.
+    """
+    if len(corpus.language_names) < 2:
+        raise InputError(
+            f"corpus {corpus.name!r} has one language, {corpus.language_names[0]}; sharing needs two")
+    for name in settings.unseen:
+        corpus.language(name)
+    corpus, dropped = usable_concepts(corpus, settings.minimum)
+    if settings.shuffle:
+        corpus = shuffled(corpus, settings.seed)
+    groups = {group: corpus.with_concepts([name for name, of in zip(corpus.concepts, corpus.groups)
+                                           if of == group]) for group in dict.fromkeys(corpus.groups)}
+    identity = {
+        "sources": [dataclasses.asdict(source) for source in sources],
+        "corpus": corpus.fingerprint, "settings": dataclasses.asdict(settings),
+        "tokenizer": str(tokenizer)}
+    with claim(Path(workdir), identity, "trace") as folder:
+        job = _Trace(sources, corpus, groups, settings, folder, tokenizer, say or (lambda text: None))
+        tree = job.run()
+    tree.attrs |= {
+        "corpus": corpus.name, "corpus_fingerprint": corpus.fingerprint,
+        "model": sources[0].name, "settings": json.dumps(dataclasses.asdict(settings)),
+        "dropped_concepts": json.dumps(dropped), "unseen": json.dumps(list(settings.unseen)),
+        "replicates": "one run, descriptive"}
+    return tree
+
+
+def usable_concepts(corpus: Corpus, minimum: int) -> tuple[Corpus, list[str]]:
+    """The corpus with the concepts that have enough positives and negatives in every language.
+
+    Returns:
+        The corpus, and the names of the concepts left out.
+
+    Raises:
+        InputError: none is left; the best concept's counts are named.
+    """
+    counts = np.array([[[np.count_nonzero(corpus.labels[corpus.languages == name, c] == value)
+                         for value in (1, 0)] for name in corpus.language_names]
+                       for c in range(len(corpus.concepts))]).reshape(-1, len(corpus.language_names), 2)
+    least = counts.min(axis=(1, 2)) if len(counts) else np.zeros(0, int)
+    kept = [name for name, count in zip(corpus.concepts, least) if count >= minimum]
+    if not kept:
+        most = int(least.max(initial=0))
+        raise InputError(
+            f"no concept of corpus {corpus.name!r} has {minimum} positive and {minimum} negative "
+            f"sentences in every language (the best has {most}); lower --minimum, leave out a "
+            "language or add sentences")
+    return corpus.with_concepts(kept), [name for name in corpus.concepts if name not in kept]
+
+
+def shuffled(corpus: Corpus, seed: int) -> Corpus:
+    """The corpus with labels permuted by parallel id, whole documents together, alike everywhere."""
+    blocks = independent_blocks(corpus.documents, corpus.parallel)
+    source = joint_permutations(blocks, corpus.parallel, corpus.languages, 1, seed)[0]
+    return dataclasses.replace(corpus, labels=corpus.labels[source], name=f"{corpus.name}, shuffled")
+
+
+def plan_trace(model: Model, corpus: Corpus, checkpoints: int, settings: TraceSettings,
+               workdir: Path) -> tuple[Plan, str]:
+    """The plan of one checkpoint's responses, and what the whole trace will need in words."""
+    one = plan(model, corpus, settings.sites, settings.pool, workdir,
+               where=_where(settings), batch_tokens=settings.batch_tokens)
+    lines = [
+        f"trace of {checkpoints} checkpoints of {model.name.split('@')[0]}",
+        f"corpus      {corpus.name}: {len(corpus):,} sentences, {len(corpus.language_names)} languages "
+        f"({', '.join(corpus.language_names)}), {len(corpus.concepts)} concepts in "
+        f"{len(set(corpus.groups))} groups",
+        str(one),
+        f"all         {checkpoints} x disk = {one.disk_bytes * checkpoints / 2**20:,.0f} MiB"]
+    return one, "\n".join(lines)
+
+
+class Matrix:
+    """Responses as `concept_experts` reads them: `matrix[rows, neurons]` of two slices -> NumPy."""
+
+    def __init__(self, responses: Responses) -> None:
+        self.shape = responses.shape
+        small = 4 * self.shape[0] * self.shape[1] <= DENSE_BYTES
+        self._dense = responses.matrix() if small else None
+        self._responses = responses
+
+    def __getitem__(self, key: tuple[slice, slice]) -> np.ndarray:
+        if self._dense is not None:
+            return self._dense[key]
+        rows, neurons = key
+        return self._responses.rows(np.arange(self.shape[0])[rows]).matrix(neurons)
+
+
+def _where(settings: TraceSettings) -> Mapping[str, Any] | None:
+    return None if settings.first_token else {"first": False}
+
+
+class _Trace:
+    """One trace under way."""
+
+    def __init__(self, sources: Sequence[Source], corpus: Corpus, groups: Mapping[str, Corpus],
+                 settings: TraceSettings, folder: Path, tokenizer: Any, say: Say) -> None:
+        self.sources, self.corpus, self.groups = sources, corpus, groups
+        self.settings, self.folder, self.tokenizer, self.say = settings, folder, tokenizer, say
+        self.tokens: Tokens | None = None
+        self.model: Model | None = None
+        self.loaded: Source | None = None
+
+    def run(self) -> xr.DataTree:
+        found: list[dict[str, xr.Dataset]] = []
+        earlier: dict[str, str] = {}
+        for number, source in enumerate(self.sources):
+            path = self.folder / source.label / "checkpoint.nc"
+            if path.exists():
+                groups = read_tree(path)
+            else:
+                groups = self._checkpoint(source, earlier)
+                write_tree(path, groups)
+            status = str(groups["health"]["status"].item())
+            earlier.setdefault(str(groups["health"]["fingerprint"].item()), source.label)
+            self.say(f"{number + 1}/{len(self.sources)} {source.label}: {_line(groups, status)}")
+            found.append(groups)
+        joined = _join(found, self.sources)
+        final = self.folder / "final.nc"
+        if final.exists():
+            last = read_tree(final)
+        else:
+            last = self._final(joined)
+            write_tree(final, last)
+        scripts = self._scripts()
+        classes = pair_classes(self.corpus.language_names, scripts, self.settings.unseen)
+        for name, corpus in self.groups.items():
+            raw = joined[f"experts/{slug(name)}"].sel(adjustment="raw", drop=True)
+            made = claims(raw, classes, seed=self.settings.seed)
+            stay = persistence(raw["expert"].transpose(
+                "checkpoint", "language", "concept", "rank").values)
+            made["persistence"] = (("checkpoint", "checkpoint_b"), np.nanmean(stay, axis=(2, 3)))
+            made = made.assign_coords(checkpoint_b=made["checkpoint"].values)
+            made.attrs |= {"group": name, "concepts": len(corpus.concepts)}
+            joined[f"claims/{slug(name)}"] = made
+        tree = xr.DataTree.from_dict({**joined, **last})
+        tree.attrs["scripts"] = json.dumps(scripts)
+        tree.attrs["classes"] = json.dumps({name: CLASSES[name] for name in classes})
+        return tree
+
+    def _load(self, source: Source) -> Model:
+        if self.loaded != source:
+            self.model = None  # one checkpoint is freed before the next is loaded
+            self.model = load_model(source.name, source.revision, source.subfolder,
+                                    self.settings.dtype, tokenizer=self.tokenizer)
+            self.loaded = source
+            if self.model.tokenizer is None:
+                raise InputError(
+                    f"checkpoint {source.label!r} of {source.name} brings no tokenizer; name the "
+                    "folder or repository that has it with --tokenizer")
+        assert self.model is not None
+        longest = self.model.config.max_length or LONGEST
+        if self.tokens is None:
+            self.tokens = tokenise(self.model.tokenizer, self.corpus.texts, longest)
+            _, text = plan_trace(self.model, self.corpus, len(self.sources), self.settings, self.folder)
+            self.say(text)
+        return self.model
+
+    def _responses(self, source: Source, model: Model, pool: str | None = None) -> Responses:
+        return collect(model, self.corpus, self.settings.sites, pool or self.settings.pool,
+                       self.folder / source.label / (pool or "responses"), where=_where(self.settings),
+                       batch_tokens=self.settings.batch_tokens,
+                       max_length=model.config.max_length or LONGEST)
+
+    def _options(self) -> dict[str, Any]:
+        settings = self.settings
+        return {"k": settings.k, "permutations": settings.permutations, "halvings": settings.halvings,
+                "bootstraps": settings.bootstraps, "seed": settings.seed}
+
+    def _checkpoint(self, source: Source, earlier: Mapping[str, str]) -> dict[str, xr.Dataset]:
+        model, settings = self._load(source), self.settings
+        assert self.tokens is not None
+        responses = self._responses(source, model)
+        losses = health.language_losses(model, self.corpus, self.tokens, settings.batch_tokens)
+        bad = sum(sum(layers) for layers in responses.attrs["nonfinite"].values())
+        known = SERIES[source.name].defects if source.name in SERIES else {}
+        status = health.verdict(losses, model.config.vocab_size, model.health, bad,
+                                model.fingerprint, earlier, known.get(source.label, ""))
+        losses = losses.assign(status=status, fingerprint=model.fingerprint,
+                               nonfinite_weights=sum(model.health.values()), nonfinite_responses=bad)
+        out = {"health": losses}
+        if settings.probe is not None:
+            out["probe"] = probe_checkpoint(
+                model, self.corpus, self.tokens, settings.probe, settings.seed, settings.batch_tokens)
+        matrix = Matrix(responses)
+        for name, corpus in self.groups.items():
+            out[f"experts/{slug(name)}"] = concept_experts(
+                matrix, **ladder.expert_inputs(corpus, self.tokens), strata=responses.neurons.strata,
+                **self._options())
+        return out
+
+    def _final(self, joined: Mapping[str, xr.Dataset]) -> dict[str, xr.Dataset]:
+        """The ladder and the neurons, at the last sound checkpoint."""
+        sound = [i for i, status in enumerate(joined["health"]["status"].values) if status == "ok"]
+        last = sound[-1] if sound else len(self.sources) - 1
+        source = self.sources[last]
+        model = self._load(source)
+        assert self.tokens is not None
+        responses = self._responses(source, model)
+        matrix, strata = Matrix(responses), responses.neurons.strata
+        places = self._responses(source, model, "argmax")
+        untrained = self._untrained(model)
+        out: dict[str, xr.Dataset] = {}
+        shown: list[expert_pieces.SharedExpert] = []
+        for name, corpus in self.groups.items():
+            tokens, options = self.tokens, self._options()
+            inputs = ladder.expert_inputs(corpus, tokens)
+            experts = joined[f"experts/{slug(name)}"].isel(checkpoint=last)
+            rungs = {
+                "tokens": ladder.token_rung(corpus, tokens, **options),
+                "untrained": ladder.rung(concept_experts(
+                    untrained, **inputs, strata=strata, adjustments=("raw",), **options)),
+                "trained": ladder.rung(experts),
+                **ladder.anchor_rungs(
+                    model, corpus, tokens, matrix, strata,
+                    ladder.choose_pairs(corpus, self.settings.ladder_pairs, self.settings.seed),
+                    sites=self.settings.sites, pool=self.settings.pool,
+                    batch_tokens=self.settings.batch_tokens, **options)}
+            together = xr.concat(list(rungs.values()), "rung", join="outer", coords="minimal",
+                                 compat="override", data_vars="all", combine_attrs="drop")
+            out[f"ladder/{slug(name)}"] = together.assign_coords(rung=list(rungs)).assign_attrs(
+                checkpoint=source.label, group=name, k=experts.attrs["k"])
+            best, calls = expert_pieces.shared_experts(
+                model.tokenizer, corpus, tokens, responses, places, experts, name,
+                self.settings.shown)
+            out[f"calls/{slug(name)}"] = calls
+            shown += best
+        out["neurons"] = expert_pieces.table(shown).assign_attrs(checkpoint=source.label)
+        return out
+
+    def _untrained(self, model: Model) -> Matrix:
+        """Responses of the same architecture before training: its step 0, or random parameters."""
+        first = self.sources[0]
+        if first.step == 0:
+            return Matrix(open_responses(self.folder / first.label / "responses"))
+        fresh = dataclasses.replace(
+            model, params=init_params(model.config, jax.random.key(self.settings.seed),
+                                      self.settings.dtype),
+            name="untrained", fingerprint="untrained")
+        return Matrix(collect(fresh, self.corpus, self.settings.sites, self.settings.pool,
+                              where=_where(self.settings), batch_tokens=self.settings.batch_tokens,
+                              max_length=model.config.max_length or LONGEST))
+
+    def _scripts(self) -> dict[str, str]:
+        return {name: main_script(self.corpus.language(name).texts)
+                for name in self.corpus.language_names}
+
+
+def slug(name: str) -> str:
+    """A group's name as a path in the result."""
+    return "".join(c if c.isalnum() else "_" for c in name)
+
+
+def _join(found: Sequence[Mapping[str, xr.Dataset]], sources: Sequence[Source]) -> dict[str, xr.Dataset]:
+    """Datasets of the same name joined along `checkpoint`."""
+    steps = [np.nan if source.step is None else source.step for source in sources]
+    tokens = [np.nan if source.tokens is None else source.tokens for source in sources]
+    out = {}
+    for name in found[0]:
+        joined = xr.concat([groups[name] for groups in found], "checkpoint", join="exact",
+                           combine_attrs="drop_conflicts")
+        out[name] = joined.assign_coords(
+            checkpoint=[source.label for source in sources], step=("checkpoint", steps),
+            tokens_seen=("checkpoint", tokens))
+    return out
+
+
+def _line(groups: Mapping[str, xr.Dataset], status: str) -> str:
+    name, experts = next((n, d) for n, d in groups.items() if n.startswith("experts/"))
+    one = experts.sel(adjustment="raw", k=experts.attrs["k"])
+    off = ~np.eye(one.sizes["language"], dtype=bool)
+    mean = lambda variable: float(np.nanmean(one[variable].values[off]))
+    loss = float(groups["health"]["bits_per_character"].mean())
+    return (f"{loss:.2f} bits a character, overlap {mean('overlap_mean'):.3f} "
+            f"(null {mean('null_overlap'):.3f}) on {name.split('/')[1]}, {status}")

@@ -1,0 +1,59 @@
+"""One look for every figure: a colour-blind-safe palette, axes with units, PNG bytes."""
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import matplotlib
+import numpy as np
+from cycler import cycler
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+# Okabe & Ito (2008), without yellow, which vanishes on white.
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", "#7F7F7F")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+NULL, CEILING, CHANCE = "#7F7F7F", "#000000", "#7F7F7F"
+SEQUENTIAL = "cividis"
+
+_RC: dict[Any, Any] = {
+    "font.size": 10, "axes.titlesize": 10, "axes.labelsize": 10, "legend.fontsize": 9,
+    "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.25,
+    "legend.frameon": False, "figure.dpi": 130, "savefig.dpi": 130, "lines.linewidth": 1.6,
+    "lines.markersize": 4, "axes.prop_cycle": cycler(color=PALETTE),
+    "font.family": ["DejaVu Sans"],
+}
+
+
+@contextmanager
+def figure(columns: int = 1, rows: int = 1, *, width: float = 7.2, height: float = 3.2,
+           sharey: bool = False) -> Iterator[tuple[Figure, np.ndarray]]:
+    """A figure of `rows x columns` axes in the house style; axes come as an array of that shape."""
+    with matplotlib.rc_context(_RC):
+        canvas = Figure(figsize=(width, height * rows), layout="constrained")
+        axes = canvas.subplots(rows, columns, squeeze=False, sharey=sharey)
+        yield canvas, axes
+
+
+def png(canvas: Figure) -> bytes:
+    """The figure as PNG bytes, the same bytes for the same figure."""
+    buffer = io.BytesIO()
+    with matplotlib.rc_context(_RC):
+        canvas.savefig(buffer, format="png", metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def checkpoint_axis(axes: Axes, steps: np.ndarray,
+                    label: str = "checkpoint (training steps)") -> np.ndarray:
+    """Evenly spaced checkpoints, labelled by step; returns the x positions.
+
+    Even spacing shows powers of two as a logarithmic axis does, and step 0 as well.
+    """
+    x = np.arange(len(steps))
+    every = max(1, int(np.ceil(len(steps) / 10)))
+    ticks = sorted(set(range(0, len(steps), every)) | {len(steps) - 1})
+    turned: dict[str, Any] = {"rotation": 40, "ha": "right"} if len(steps) > 7 else {}
+    axes.set_xticks(ticks, [str(steps[i]) for i in ticks], **turned)
+    axes.set_xlabel(label)
+    return x

@@ -1,0 +1,163 @@
+"""Which blocks of a run are finished: records that exist whole or not at all, and the lock on a workdir.
+
+A record is a small JSON file with a digest of its own content. It is written beside its place, brought
+to disk, and renamed into place, so that a process killed at any point leaves the old state or the new.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from xlingjax.errors import InputError
+
+LEDGER = "ledger"
+
+
+def write_record(path: Path, body: Mapping[str, Any]) -> None:
+    """Writes a JSON record under `path`: afterwards it is there, whole, even if the power fails.
+
+    Raises:
+        InputError: the file system refuses (full, read-only); what stood there before still stands.
+    """
+    text = _canonical(body)
+    record = '{"digest":"' + _digest(text) + '","body":' + text + "}\n"
+    part = path.with_name(path.name + ".part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(part, "wb") as file:
+            file.write(record.encode())
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+        sync_folder(path.parent)
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error}; free some space there and run again, "
+                         "finished blocks are kept") from error
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """The body of a record.
+
+    Raises:
+        InputError: the file is missing, empty, cut short or altered.
+    """
+    try:
+        record = json.loads(path.read_bytes())
+        body = record["body"]
+        whole = record["digest"] == _digest(_canonical(body))
+    except FileNotFoundError as error:
+        raise InputError(f"{path} does not exist; run collect with this workdir to its end first") from error
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise _damaged(path) from error
+    if not whole:
+        raise _damaged(path)
+    return body
+
+
+def sync_folder(folder: Path) -> None:
+    """Brings a folder's entries to disk: a rename in it is lasting only after that."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_file(path: Path, root: Path) -> tuple[int, str]:
+    """Brings a file and the folders from it up to `root` to disk; its size in bytes and its SHA-256."""
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        size = os.fstat(file.fileno()).st_size
+    for folder in path.parents:
+        sync_folder(folder)
+        if folder == root:
+            break
+    return size, digest
+
+
+def block_record(workdir: Path, block: int) -> Path:
+    """Where the ledger keeps the record of a finished block."""
+    return workdir / LEDGER / f"{block:06d}.json"
+
+
+def finished_blocks(workdir: Path, blocks: int) -> dict[int, dict[str, Any]]:
+    """Block -> its record, for the blocks that the ledger holds."""
+    paths = {block: block_record(workdir, block) for block in range(blocks)}
+    return {block: read_record(path) for block, path in paths.items() if path.exists()}
+
+
+def file_fault(path: Path, size: int, digest: str | None = None) -> str | None:
+    """What is wrong with a file that should have this size (and SHA-256, where given); None = nothing."""
+    try:
+        found = path.stat().st_size
+    except OSError:
+        return "is missing"
+    if found != size:
+        return f"has {found} bytes instead of {size}"
+    if digest is not None:
+        with open(path, "rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() != digest:
+                return "was altered: its SHA-256 is not the recorded one"
+    return None
+
+
+def differences(ours: Any, theirs: Any, name: str = "") -> list[str]:
+    """Where two records differ, one line each: the dotted name, theirs, ours.
+
+    >>> differences({"pool": "max", "model": {"dtype": "float32"}}, {"pool": "mean", "model": {"dtype": "float32"}})
+    ["pool was 'mean' and is 'max'"]
+    """
+    if isinstance(ours, Mapping) and isinstance(theirs, Mapping):
+        return [line for key in dict.fromkeys([*theirs, *ours])
+                for line in differences(ours.get(key), theirs.get(key), f"{name}.{key}" if name else key)]
+    if _canonical(ours) == _canonical(theirs):
+        return []
+    return [f"{name} was {theirs!r} and is {ours!r}"]
+
+
+@contextlib.contextmanager
+def locked(workdir: Path) -> Iterator[None]:
+    """Holds a workdir for this process; the lock falls with the process, however it ends.
+
+    Raises:
+        InputError: another process holds it, or the workdir cannot be made.
+    """
+    path = workdir / "lock"
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise InputError(f"workdir {workdir} cannot be used: {error}; choose another") from error
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InputError(f"workdir {workdir} is in use by another process; wait for it to end "
+                             "or choose another workdir") from error
+        except OSError as error:
+            raise InputError(f"workdir {workdir} lies on a file system without locks ({error}); "
+                             "choose a folder on a local disk") from error
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _canonical(body: Any) -> str:
+    return json.dumps(body, separators=(",", ":"), allow_nan=False)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _damaged(path: Path) -> InputError:
+    return InputError(f"{path} is damaged (empty, cut short or altered); delete it and run collect again "
+                      "with the same workdir and settings, what it described is then redone")

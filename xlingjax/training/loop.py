@@ -1,0 +1,267 @@
+"""Pre-training: from a corpus to model checkpoints, resumable to the same bytes."""
+
+import dataclasses
+import functools
+import hashlib
+import importlib.metadata
+import math
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from tqdm import tqdm
+from transformers import PreTrainedTokenizerFast
+
+from xlingjax.corpora.corpus import Corpus
+from xlingjax.errors import InputError
+from xlingjax.models.config import TransformerConfig
+from xlingjax.models.transformer import init_params
+from xlingjax.training.checkpoints import RunFolder
+from xlingjax.training.languages import hold_out
+from xlingjax.training.objectives import Objective, row_losses
+from xlingjax.training.optimiser import make_optimiser, schedule
+from xlingjax.training.plan import Plan
+from xlingjax.training.settings import Settings, checkpoint_steps
+from xlingjax.training.streams import Held, Stream, held_rows, leave_out, token_texts
+from xlingjax.training.tokenizer import SPECIAL, train_tokenizer
+from xlingjax.training.write import write_model
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+    """A model kept during training: `load_model(workdir, revision=str(step))` reads it."""
+
+    step: int
+    tokens: int
+    folder: Path
+
+
+def pretrain(
+    corpus: Corpus, config: TransformerConfig, settings: Settings, workdir: str | Path, *,
+    validation: Corpus | None = None, show: Callable[[str], None] | None = None,
+) -> list[Checkpoint]:
+    """Trains a tokenizer and a model on a corpus, and keeps the model at powers of two steps.
+
+    Run again on the same folder, it resumes from the last saved step and ends with the same bytes as an
+    unbroken run (same machine, versions and devices). SIGTERM and SIGINT save the step before they end it.
+
+    Args:
+        corpus: the text; `settings.leave_out` names the languages training never sees.
+        config: the model; its `vocab_size` is replaced by the tokenizer's.
+        settings: all else that decides the result.
+        workdir: where the run lives.
+        validation: held-out text; by default `settings.held_out` of the corpus's documents.
+        show: gets the plan before training starts; a progress bar then runs on stderr.
+
+    Returns:
+        The checkpoints, step 0 (untrained) first.
+
+    Raises:
+        InputError: text, model and settings do not fit, the folder holds another experiment or is in
+            use, the disk is full, or the loss is not finite.
+    """
+    if validation is None:
+        corpus, validation = hold_out(corpus, settings.held_out, settings.seed)
+    trained = leave_out(corpus, settings.leave_out)
+    tokenizer = train_tokenizer(
+        trained, settings.vocabulary, temperature=settings.temperature, objective=settings.objective,
+        seed=settings.seed)
+    config = _fitted(config, settings, len(tokenizer))
+    mark = tokenizer.eos_token_id if settings.objective == "causal" else tokenizer.bos_token_id
+    texts = token_texts(trained, tokenizer, settings.length)
+    stream = Stream(texts, settings.rows, settings.length, mark, settings.temperature, settings.seed)
+    held = held_rows(token_texts(validation, tokenizer, settings.length), settings.rows, settings.length,
+                     mark, tokenizer.pad_token_id, settings.evaluated)
+    objective = Objective(settings.objective, tokenizer.mask_token_id, len(SPECIAL))
+    about = {
+        "settings": dataclasses.asdict(settings), "model": config.to_dict(),
+        "data": {"text": corpus.fingerprint, "validation": validation.fingerprint},
+        "tokenizer": hashlib.sha256(tokenizer.backend_tokenizer.to_str().encode()).hexdigest(),
+        "versions": {name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "flax", "optax")},
+        "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
+    }
+    with RunFolder(workdir) as folder:
+        folder.claim(about)
+        run = _Run(config, settings, objective, stream, held, tokenizer, folder)
+        run.train(show)
+        return [Checkpoint(step, step * settings.batch_tokens, path)
+                for step, path in folder.checkpoints().items()]
+
+
+def _fitted(config: TransformerConfig, settings: Settings, vocabulary: int) -> TransformerConfig:
+    """The config with the tokenizer's vocabulary, checked against the objective and the row length."""
+    if config.causal != (settings.objective == "causal"):
+        raise InputError(
+            f"objective {settings.objective!r} does not fit a model with causal={config.causal}; "
+            f"a decoder is trained with 'causal', an encoder with 'masked'")
+    if config.max_length and settings.length > config.max_length:
+        raise InputError(
+            f"length {settings.length} exceeds the model's {config.max_length} positions; "
+            f"take a shorter length or a model with more positions")
+    if not config.head:
+        raise InputError("the model has no output head; pre-training needs one")
+    return dataclasses.replace(config, vocab_size=vocabulary)
+
+
+def make_step(config: TransformerConfig, objective: Objective, optimiser: optax.GradientTransformation,
+              ) -> Callable:
+    """One update: (state, tokens [B, T], key) -> (state, loss, gradient norm). Pure, to be jitted."""
+    def loss_of(params: dict, tokens: jax.Array, key: jax.Array) -> jax.Array:
+        nll, count = row_losses(params, config, objective, tokens, jnp.ones(tokens.shape, bool), key)
+        return nll.sum() / jnp.maximum(count.sum(), 1).astype(nll.dtype)
+
+    def step(state: dict, tokens: jax.Array, key: jax.Array) -> tuple[dict, jax.Array, jax.Array]:
+        loss, gradients = jax.value_and_grad(loss_of)(state["params"], tokens, key)
+        with jax.numpy_dtype_promotion("standard"):  # optax's AdamW fails under strict
+            updates, optimised = optimiser.update(gradients, state["optimiser"], state["params"])
+            params = optax.apply_updates(state["params"], updates)
+        return {"params": params, "optimiser": optimised}, loss, optax.tree.norm(gradients)
+
+    return step
+
+
+class _Run:
+    """One run's compiled programs, data and folder."""
+
+    def __init__(self, config: TransformerConfig, settings: Settings, objective: Objective, stream: Stream,
+                 held: Held, tokenizer: PreTrainedTokenizerFast, folder: RunFolder) -> None:
+        self.config, self.settings, self.stream, self.held = config, settings, stream, held
+        self.tokenizer, self.folder = tokenizer, folder
+        self.key = jax.random.key(settings.seed)
+        self.rate = schedule(settings.optimiser, settings.steps)
+        self.kept = set(checkpoint_steps(settings.steps, settings.checkpoint_every))
+        optimiser = make_optimiser(settings.optimiser, settings.steps)
+
+        @jax.jit
+        def initial(key: jax.Array) -> dict:
+            params = init_params(config, key)
+            return {"params": params, "optimiser": optimiser.init(params)}
+
+        self.initial = initial
+        self.state_shape = jax.eval_shape(initial, self.key)
+        batch = jax.ShapeDtypeStruct((settings.rows, settings.length), jnp.int32)
+        self.step = jax.jit(make_step(config, objective, optimiser), donate_argnums=0).lower(
+            self.state_shape, batch, self.key).compile()
+        self.row_losses = jax.jit(
+            lambda params, tokens, mask, key: row_losses(params, config, objective, tokens, mask, key))
+        self.losses: list[float] = []  # of the steps since the last line of metrics
+        self.norm = math.nan
+
+    def train(self, show: Callable[[str], None] | None) -> None:
+        """Trains from the last saved step to the last one."""
+        done = self.folder.saved_step()
+        plan = Plan.of(self.settings, self.stream, self.held, self.state_shape, self.step)
+        plan.check_disk(self.folder.path)
+        if show is not None:
+            show(str(plan) + (f"\nresuming   after step {done:,}" if done is not None else ""))
+        self.folder.forget_after(done)
+        if done is None:
+            done, state = 0, self.initial(jax.random.fold_in(self.key, 0))
+            self._keep(0, state)
+        else:
+            state, self.losses = self.folder.load_state(self.state_shape)
+        steps = self.settings.steps
+        with Interruption() as interruption, tqdm(
+                total=steps, initial=done, unit=" steps", delay=2, disable=show is None,
+                dynamic_ncols=True, file=sys.stderr) as bar:
+            running = None
+            started = (done, time.perf_counter())
+            for step in range(done + 1, steps + 1):
+                tokens, _ = self.stream.batch(step)
+                state, loss, norm = self.step(state, tokens, jax.random.fold_in(self.key, step))
+                if running is not None:  # one step behind, so that batches are made while the device works
+                    self._settle(*running)
+                running = (step, loss, norm)
+                due = step in self.kept or step % self.settings.save_every == 0
+                if due or interruption.signal:
+                    self._settle(*running)
+                    running = None
+                    self._keep(step, state) if due else self.folder.save_state(step, state, self.losses)
+                interruption.leave(step)
+                if self.losses:
+                    bar.set_postfix_str(f"loss {self.losses[-1]:.3f}", refresh=False)
+                bar.update()
+                if show is not None and step == done + 20 < steps:
+                    pace = (time.perf_counter() - started[1]) / 20
+                    show(f"time       {pace:.3f} s a step, about {pace * (steps - step):.0f} s to go")
+
+    def _settle(self, step: int, loss: jax.Array, norm: jax.Array) -> None:
+        """Waits for a step and stops the run where it diverged."""
+        value, self.norm = float(loss), float(norm)
+        if not (math.isfinite(value) and math.isfinite(self.norm)):
+            self._diverged(step, f"loss {value}, gradient norm {self.norm}")
+        self.losses.append(value)
+
+    def _diverged(self, step: int, what: str) -> None:
+        last = max(self.folder.checkpoints(), default=None)
+        raise InputError(
+            f"training diverged at step {step} ({what}); lower the learning rate "
+            f"{self.settings.optimiser.learning_rate:g} or warm up longer, in another workdir; the last good "
+            f"checkpoint is {last if last is not None else 'none'} in {self.folder.path / 'checkpoints'}")
+
+    def _keep(self, step: int, state: dict) -> None:
+        """Writes what is due at a step, the state last."""
+        line: dict[str, Any] = {"step": step, "tokens": step * self.settings.batch_tokens}
+        if step:
+            line |= {"learning_rate": float(self.rate(step - 1)), "gradient_norm": self.norm,
+                     "loss": math.fsum(self.losses) / len(self.losses)}
+        if step in self.kept:
+            line |= self._evaluate(step, state["params"])
+            self.folder.save_checkpoint(
+                step, functools.partial(write_model, self.config, state["params"], self.tokenizer))
+        self.folder.report(line)
+        self.losses = []
+        self.folder.save_state(step, state, self.losses)
+
+    def _evaluate(self, step: int, params: dict) -> dict[str, dict[str, float]]:
+        """Held-out loss of each language in nats per target, and in bits per character of its text."""
+        held = self.held
+        nll = np.zeros(len(held.languages))
+        count = np.zeros(len(held.languages))
+        key = jax.random.key(0)  # the same tokens are hidden at every checkpoint
+        for number, (tokens, mask, rows) in enumerate(zip(held.tokens, held.mask, held.rows)):
+            losses, counts = self.row_losses(params, tokens, mask, jax.random.fold_in(key, number))
+            real = rows >= 0
+            np.add.at(nll, rows[real], np.asarray(losses, np.float64)[real])
+            np.add.at(count, rows[real], np.asarray(counts)[real])
+        loss = nll / np.maximum(count, 1)
+        if not np.isfinite(loss).all():
+            self._diverged(step, "the held-out loss is not finite")
+        bits = loss / math.log(2) * held.tokens_per_character
+        return {"held_out_loss": dict(zip(held.languages, loss.tolist())),
+                "bits_per_character": dict(zip(held.languages, bits.tolist()))}
+
+
+class Interruption:
+    """Notes SIGTERM and SIGINT, so that the step under way can be saved; the second one ends at once."""
+
+    def __enter__(self) -> "Interruption":
+        self.signal = 0
+        self._before: dict[int, Any] = {}
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, _: object) -> None:
+        self.signal = number
+        signal.signal(number, self._before[number])
+
+    def leave(self, step: int) -> None:
+        """Ends the run as the signal asked, once its step is saved."""
+        if self.signal == signal.SIGINT:
+            raise KeyboardInterrupt(f"saved at step {step}")
+        if self.signal:
+            raise SystemExit(128 + self.signal)
