@@ -17,7 +17,7 @@ pytestmark = pytest.mark.promise
 WORKER = """
 import json, sys
 import huggingface_hub.constants
-huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE = 2**16  # else smaller files start anew when broken off
+huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE = 2**16  # smaller files would start anew
 from xlingjax.models.hub import resolve
 print("ready", flush=True)
 for line in sys.stdin:
@@ -35,8 +35,8 @@ class Client:
     def __init__(self, endpoint, cache, offline=False):
         environment = os.environ | {
             "HF_ENDPOINT": endpoint, "HF_HOME": str(cache), "HF_HUB_DISABLE_XET": "1",
-            "HF_HUB_OFFLINE": str(int(offline)), "HF_HUB_DISABLE_PROGRESS_BARS": "1", "NO_PROXY": "127.0.0.1",
-            "HF_HUB_DISABLE_TELEMETRY": "1", "HF_TOKEN": "",
+            "HF_HUB_OFFLINE": str(int(offline)), "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+            "HF_HUB_DISABLE_TELEMETRY": "1", "HF_TOKEN": "", "NO_PROXY": "127.0.0.1",
         }  # fmt: skip
         self.process = subprocess.Popen(
             [sys.executable, "-c", WORKER], env=environment, text=True,

@@ -84,7 +84,8 @@ def test_every_leaf_is_the_tensor_it_is_named_after(tmp_path):
 
 
 @pytest.mark.parametrize("config, kind", [
-    (transformers.XGLMConfig(vocab_size=37, d_model=16, num_layers=2, attention_heads=4, ffn_dim=24),
+    (transformers.XGLMConfig(vocab_size=37, d_model=16, num_layers=2, attention_heads=4,
+                             ffn_dim=24),
      transformers.XGLMForCausalLM),
     (transformers.XLMRobertaConfig(vocab_size=37, hidden_size=16, num_hidden_layers=2,
                                    num_attention_heads=4, intermediate_size=24),

@@ -1,6 +1,8 @@
 """`load_model` and `save_model`: whole models from folders, the hub, and our own checkpoints."""
 
+import hashlib
 import importlib.metadata
+import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -112,22 +114,19 @@ def _write(model: Model, folder: Path) -> None:
         checkpointer.save(folder / PARAMS, dict(model.params))
     if model.tokenizer is not None:
         model.tokenizer.save_pretrained(str(folder))
-    digest = fingerprint_params(model.params)
-    versions = {
-        name: importlib.metadata.version(name) for name in ("jax", "flax", "orbax-checkpoint")
-    }
     for path in folder.rglob("*"):
         _sync(path)
+    libraries = ("jax", "flax", "orbax-checkpoint")
     manifest = {
         "format": FORMAT,
         "family": model.family,
         "config": model.config.to_dict(),
         "dtype": str(jax.tree.leaves(model.params)[0].dtype),
-        "fingerprint": model.fingerprint or digest,
-        "params": digest,
-        "versions": versions,
+        "fingerprint": model.fingerprint or fingerprint_params(model.params),
+        "files": _file_hashes(folder),
+        "versions": {name: importlib.metadata.version(name) for name in libraries},
     }
-    write_json(folder / MANIFEST, manifest)
+    write_json(folder / MANIFEST, manifest | {"sha256": _sha256(manifest)})
     _sync(folder / MANIFEST)
     _sync(folder)
 
@@ -167,24 +166,20 @@ def _load_own(
     manifest = read_json(folder / MANIFEST)
     if manifest.get("format") != FORMAT:
         raise InputError(
-            f"{folder / MANIFEST} has the format {manifest.get('format')!r} and not {FORMAT}; load it "
-            "with the version of xlingjax that wrote it"
+            f"{folder / MANIFEST} has the format {manifest.get('format')!r} and not {FORMAT}; load "
+            "it with the version of xlingjax that wrote it"
         )
-    try:
-        family, stored = manifest["family"], manifest["dtype"]
-        fingerprint, digest = manifest["fingerprint"], manifest["params"]
-        config = TransformerConfig.from_dict(manifest["config"])
-    except (KeyError, TypeError) as error:
-        raise InputError(
-            f"{folder / MANIFEST} is damaged ({error!r}); use another checkpoint"
-        ) from error
-    _check_dtype(stored)
-    params = _restore(folder / PARAMS, _abstract(config, stored))
-    if fingerprint_params(params) != digest:
-        raise InputError(
-            f"{folder / PARAMS} is damaged: its values are not those that were saved; use another "
-            "checkpoint"
-        )
+    digest = manifest.pop("sha256", None)
+    if digest != _sha256(manifest):
+        raise InputError(f"{folder / MANIFEST} is damaged or edited; use another checkpoint")
+    found = _file_hashes(folder)
+    for file, expected in manifest["files"].items():
+        if found.get(file) != expected:
+            what = "damaged" if file in found else "missing"
+            raise InputError(f"{folder / file} is {what}; use another checkpoint")
+    family, fingerprint = manifest["family"], manifest["fingerprint"]
+    config = TransformerConfig.from_dict(manifest["config"])
+    params = _restore(folder / PARAMS, _abstract(config, manifest["dtype"]))
     params = jax.tree.map(lambda leaf: leaf.astype(dtype), params)
     if placement is not None:
         params = jax.device_put(params, placement)
@@ -204,9 +199,24 @@ def _restore(path: Path, target: Any) -> Any:
             return checkpointer.restore(path.absolute(), target)
     except Exception as error:  # Orbax raises whatever its layers raise
         raise InputError(
-            f"{path} is damaged or incomplete ({type(error).__name__}: {str(error)[:200]}); use "
+            f"{path} cannot be restored ({type(error).__name__}: {str(error)[:200]}); use "
             "another checkpoint"
         ) from error
+
+
+def _file_hashes(folder: Path) -> dict[str, str]:
+    """Relative path -> sha256 of every file but the manifest."""
+    hashes = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path != folder / MANIFEST:
+            with path.open("rb") as content:
+                digest = hashlib.file_digest(content, "sha256").hexdigest()
+            hashes[path.relative_to(folder).as_posix()] = digest
+    return hashes
+
+
+def _sha256(manifest: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
 
 
 def _abstract(config: TransformerConfig, dtype: str) -> Any:

@@ -21,8 +21,8 @@ def load_tokenizer(folder: Path) -> Any | None:
     """The tokenizer of a folder, as Hugging Face's libraries make it; None where there is none.
 
     `tokenizer.json` alone says how text becomes ids; the other files only name the special tokens
-    (beginning, end, padding, ...). A folder without it is read by the class of transformers that its
-    config names, from local files and without remote code. Chat templates are not read.
+    (beginning, end, padding, ...). A folder without it is read by the class of transformers that
+    its config names, from local files and without remote code. Chat templates are not read.
 
     Errors: `InputError` for files that cannot be read or ask for code of their own.
     """
@@ -47,8 +47,8 @@ def require_fit(tokenizer: Any, vocab_size: int, where: object) -> None:
     )
     if largest >= vocab_size:
         raise InputError(
-            f"the tokenizer of {where} gives {token!r} the id {largest}, but the model's vocabulary "
-            f"has {vocab_size} tokens; give the tokenizer that belongs to the model"
+            f"the tokenizer of {where} gives {token!r} the id {largest}, but the vocabulary of "
+            f"the model has {vocab_size} tokens; give the tokenizer that belongs to the model"
         )
 
 

@@ -54,6 +54,7 @@ GLOBALS: dict[tuple[str, str], Any] = {
     **{("torch", name): np.dtype(kind) for name, kind in DTYPES.items()},
 }
 MARK = object()
+BY_CODE = {opcode.code.encode("latin-1"): opcode for opcode in pickletools.opcodes}
 MAX_BYTES = 2**26  # a tensor takes about 170 bytes, so 400,000 tensors
 
 
@@ -109,7 +110,7 @@ class _Machine:
     def run(self, stream: IO[bytes]) -> Any:
         start = stream.tell()
         while stream.tell() - start <= MAX_BYTES:
-            opcode = pickletools.code2op[stream.read(1).decode("latin-1")]
+            opcode = BY_CODE[stream.read(1)]
             if opcode.name == "STOP":
                 return self.stack.pop()
             if opcode.name not in OPCODES:
