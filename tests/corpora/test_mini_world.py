@@ -251,7 +251,8 @@ def test_unlike_topics():
 
 @pytest.mark.parametrize("arguments, says", [
     ({"split": "test"}, "no split 'test'"), ({"dose": 0.5}, "dose 0.5"),
-    ({"dose": -0.1}, "dose -0.1"), ({"dose": float("nan")}, "dose nan"), ({"languages": ("xxx",)}, "does not speak 'xxx'"),
+    ({"dose": -0.1}, "dose -0.1"), ({"dose": float("nan")}, "dose nan"),
+    ({"languages": ("xxx",)}, "does not speak 'xxx'"),
     ({"languages": ()}, "one or more"), ({"languages": ("eng", "eng")}, "each once"),
     ({"sentences": 0}, "0 sentences"), ({"sentences": 10**9}, "ask for 1 to 1800"),
     ({"seed": -1}, "seed -1"), ({"topics": "odd"}, "'odd'")])

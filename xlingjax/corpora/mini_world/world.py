@@ -180,7 +180,7 @@ def _check(
         raise InputError(f"mini_world: topics={topics!r} is unknown; ask for 'matched' or 'unlike'")
     if not 0 <= dose <= MOST:
         raise InputError(
-            f"mini_world: dose {dose} is outside 0 to {MOST}, the share of nouns that may be shared")
+            f"mini_world: dose {dose} is outside 0 to {MOST}, the share of nouns it can share")
     if seed < 0:
         raise InputError(f"mini_world: seed {seed} is negative; give 0 or more")
     if not 1 <= count <= LARGEST[split]:
