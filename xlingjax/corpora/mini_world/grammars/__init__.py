@@ -1,0 +1,35 @@
+"""One short grammar a language: `clause(forms, meaning)` gives the phrases in their order."""
+
+from collections.abc import Callable
+
+from xlingjax.corpora.mini_world.grammars import (
+    english,
+    finnish,
+    german,
+    hindi,
+    russian,
+    spanish,
+    swahili,
+    turkish,
+)
+from xlingjax.corpora.mini_world.lexicon import Forms
+from xlingjax.corpora.mini_world.meaning import Meaning
+
+CLAUSES: dict[str, Callable[[Forms, Meaning], list[str]]] = {
+    "eng": english.clause, "spa": spanish.clause, "deu": german.clause, "rus": russian.clause,
+    "tur": turkish.clause, "fin": finnish.clause, "hin": hindi.clause, "swh": swahili.clause,
+}
+
+
+def realise(language: str, forms: Forms, meaning: Meaning) -> str:
+    """The sentence, without capital or full stop: a word has one form wherever it stands.
+
+    Example:
+        >>> from xlingjax.corpora.mini_world.lexicon import own_forms
+        >>> meaning = Meaning("girl", "eat", "apple", past=True, object_adjective="red", time="yesterday")
+        >>> realise("deu", own_forms("deu"), meaning)
+        'gestern aß das Mädchen den roten Apfel'
+        >>> realise("tur", own_forms("tur"), meaning)
+        'dün kız kırmızı elmayı yedi'
+    """
+    return " ".join(phrase for phrase in CLAUSES[language](forms, meaning) if phrase)
