@@ -15,6 +15,7 @@ from xlingjax.errors import InputError
 from xlingjax.models.families import family_of
 from xlingjax.models.transformer import init_params
 from xlingjax.models.weights import load_params, open_checkpoint
+from xlingjax.models.weights.fingerprint import fingerprint
 
 pytestmark = pytest.mark.promise
 
@@ -138,6 +139,7 @@ def test_a_fingerprint_sees_one_bit_and_two_tensors_exchanged(tmp_path):
     changed.view(torch.int32)[0, 0] ^= 1
     save_bin(tmp_path, state | {name: changed})
     assert load(tmp_path).fingerprint != first
+    assert fingerprint({"a": "1"}) != fingerprint({"b": "1"})
 
 
 @pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16])

@@ -15,7 +15,7 @@ TOPICS = ("home", "food", "animals", "school", "city", "art")
 
 @dataclasses.dataclass(frozen=True)
 class Language:
-    """A language: its name, family (with the branch of Indo-European), script and order of words."""
+    """A language: its name, family (with its branch), script and order of words."""
 
     name: str
     family: str
@@ -81,8 +81,9 @@ def concepts() -> dict[str, Concept]:
     for name, part, topics, tags, fits, weight, shared in _rows("concepts")[1:]:
         number = {"count"} if part == "noun" and "mass" not in _items(tags) else set()
         found[name] = Concept(
-            name, part, TOPICS if topics == "*" else _items(topics), frozenset(_items(tags)) | number,
-            frozenset(_items(fits)), int(weight), () if shared == "-" else tuple(shared.split()))
+            name, part, TOPICS if topics == "*" else _items(topics),
+            frozenset(_items(tags)) | number, frozenset(_items(fits)), int(weight),
+            () if shared == "-" else tuple(shared.split()))
     return found
 
 
@@ -114,7 +115,8 @@ def own_forms(language: str) -> Forms:
         if first.startswith("# "):
             columns = cells
         else:
-            found[first] = {c: "" if cell == "-" else cell for c, cell in zip(columns, cells, strict=True)}
+            found[first] = {column: "" if cell == "-" else cell
+                            for column, cell in zip(columns, cells, strict=True)}
     for name in names():
         found[name]["gender"] = "f" if "f" in concepts()[name].tags else "m"
     return found
@@ -146,7 +148,7 @@ def lexicon() -> dict[str, dict]:
         {'gender': 'm', 'nom sg': 'Hund', 'acc sg': 'Hund', 'pl': 'Hunde'}
     """
     return {c.name: {"part": c.part, "topics": c.topics, "shared": c.shared,
-                     "forms": {language: dict(own_forms(language)[c.name]) for language in LANGUAGES}}
+                     "forms": {code: dict(own_forms(code)[c.name]) for code in LANGUAGES}}
             for c in concepts().values()}
 
 
@@ -155,7 +157,8 @@ def facts() -> dict[str, int]:
 
     Example:
         >>> facts()
-        {'concepts': 223, 'nouns': 109, 'verbs': 51, 'languages': 8, 'families': 4, 'scripts': 3, 'topics': 6}
+        {'concepts': 223, 'nouns': 109, 'verbs': 51,
+         'languages': 8, 'families': 4, 'scripts': 3, 'topics': 6}
     """
     parts = [c.part for c in concepts().values()]
     return {"concepts": len(parts), "nouns": parts.count("noun"), "verbs": parts.count("verb"),

@@ -20,26 +20,30 @@ from xlingjax.corpora.mini_world.lexicon import LANGUAGES, TOPICS, Concept, conc
 from xlingjax.corpora.mini_world.meaning import Meaning
 from xlingjax.errors import InputError
 
+# The concepts to follow through training: the first line's have own forms at every dose, the
+# second line's may be shared. Every probe says each of them about `ENOUGH` times.
 TRACED = (
-    "man", "woman", "boy", "girl", "mother", "child", "friend", "dog", "horse", "book", "letter", "song",
-    "key", "ship", "apple",
-    "doctor", "student", "artist", "elephant", "lamp", "computer", "newspaper", "car", "guitar", "photo",
-    "coffee",
+    "man", "woman", "boy", "girl", "mother", "child", "friend", "dog", "horse", "book", "letter",
+    "song", "key", "ship", "apple",
+    "doctor", "student", "artist", "elephant", "lamp", "computer", "newspaper", "car", "guitar",
+    "photo", "coffee",
     "see", "find", "look for", "buy", "sell", "bring",
     "big", "small", "good", "bad", "old", "new", "white", "black",
     "today", "morning", "evening", "night", "yesterday")
-ENOUGH = 15  # sentences of 288 in which a traced concept should occur
+ENOUGH = 15  # of 288 sentences; at least 12 are reached
+POOL, LOOK = 300, 24  # a topic's candidates for a probe, and how many each choice looks at
 
 COLUMNS = Meaning._fields
 TRIPLE = [COLUMNS.index(name) for name in ("subject", "verb", "object")]
-WORD_COLUMNS = [i for i, name in enumerate(COLUMNS) if name not in ("subject_plural", "object_plural", "past")]
-CORE = [i for i, name in enumerate(COLUMNS) if name not in ("subject_adjective", "object_adjective")]
+ADJECTIVES = [COLUMNS.index(name) for name in ("subject_adjective", "object_adjective")]
+CORE = [i for i in range(len(COLUMNS)) if i not in ADJECTIVES]
+FLAGS = ("subject_plural", "object_plural", "past")
+WORD_COLUMNS = [i for i, name in enumerate(COLUMNS) if name not in FLAGS]
+
 HELD_OUT = 5  # one in five triples is for probes
-THING, PERSON = 4, 1  # how much rarer a person is as an object than a thing of equal weight
-
-POOL, LOOK = 6, 24  # a probe's candidates for each sentence it needs, and how many are looked at
-
-NUMERAL, PLURAL, PAST, TIME, PLACE, SUBJECT_ADJECTIVE, OBJECT_ADJECTIVE = 0.12, 0.4, 0.5, 0.6, 0.5, 0.5, 0.6
+THING, PERSON = 4, 1  # a thing is so much likelier an object than a person of equal weight
+NUMERAL, PLURAL, PAST, TIME, PLACE = 0.12, 0.4, 0.5, 0.6, 0.5
+SUBJECT_ADJECTIVE, OBJECT_ADJECTIVE = 0.5, 0.6
 
 
 class Choice(NamedTuple):
@@ -67,11 +71,6 @@ def scramble(columns: np.ndarray) -> np.ndarray:
     return state
 
 
-def held_out(meanings: np.ndarray) -> np.ndarray:
-    """bool[n]: is the row's (subject, verb, object) reserved for probes?"""
-    return scramble(meanings[:, TRIPLE]) % np.uint64(HELD_OUT) == 0
-
-
 def owner(meanings: np.ndarray) -> np.ndarray:
     """int[n]: the position in LANGUAGES of the one language that may train on the row."""
     return (scramble(meanings[:, CORE]) % np.uint64(len(LANGUAGES))).astype(np.int64)
@@ -83,7 +82,8 @@ def _table() -> tuple[Concept, ...]:
 
 
 def _indices(part: str, topic: str | None = None) -> list[int]:
-    return [i for i, c in enumerate(_table()) if c.part == part and (topic is None or topic in c.topics)]
+    return [i for i, c in enumerate(_table())
+            if c.part == part and (topic is None or topic in c.topics)]
 
 
 def _suits(wanted: frozenset[str], noun: Concept) -> bool:
@@ -106,17 +106,20 @@ def frames(topic: str, for_probe: bool) -> Choice:
             for o, share in zip(objects, shares, strict=True):
                 if o != s:
                     rows.append((s, v, o))
-                    weights.append(round(1e6 * table[s].weight * verb.weight * share / sum(shares)))
+                    chance = table[s].weight * verb.weight * share / sum(shares)
+                    weights.append(round(1e6 * chance))
     triples = np.array(rows, np.int64)
-    kept = (scramble(triples) % np.uint64(HELD_OUT) == 0) == for_probe
+    held_out = scramble(triples) % np.uint64(HELD_OUT) == 0
+    kept = held_out if for_probe else ~held_out
     return Choice(triples[kept], np.cumsum(np.array(weights, np.int64)[kept]))
 
 
 @functools.cache
 def _adjectives() -> tuple[np.ndarray, np.ndarray]:
-    """The adjectives int[a], and for each concept the running weights int[c, a] of those that fit it."""
+    """The adjectives int[a], and by concept the running weights int[c, a] of those that fit."""
     table, items = _table(), _indices("adjective")
-    weights = [[table[a].weight if _suits(table[a].fits, noun) else 0 for a in items] for noun in table]
+    weights = [[table[a].weight if c.part == "noun" and _suits(table[a].fits, c) else 0
+                for a in items] for c in table]
     return np.array(items), np.cumsum(np.array(weights, np.int64), axis=1)
 
 
@@ -145,19 +148,20 @@ def _places(topic: str) -> Choice:
     return _choice(items, [_table()[i].weight for i in items])
 
 
-def _propose(topic: str, language: str | None, count: int, generator: np.random.Generator) -> np.ndarray:
-    """int[n, 11] meanings of one topic, repeats and all: of `count` tries those the language may use."""
+def _propose(
+        topic: str, language: str | None, count: int, generator: np.random.Generator) -> np.ndarray:
+    """int[n, 11] meanings of a topic, repeats and all: of `count` those the language may say."""
     u = generator.random((10, count))
     table = _table()
     named = np.array([c.part == "name" for c in table])
     countable = np.array(["count" in c.tags for c in table])
     rows = np.full((count, len(COLUMNS)), -1, np.int64)
-    fields = {name: rows[:, i] for i, name in enumerate(COLUMNS)}  # views: writing them fills the rows
+    fields = {name: rows[:, i] for i, name in enumerate(COLUMNS)}  # views: writing fills rows
     rows[:, TRIPLE] = frames(topic, language is None)(u[0])
-    common = ~named[fields["subject"]]
+    thing, common = fields["object"], ~named[fields["subject"]]
     fields["numeral"][:] = np.where(common & (u[1] < NUMERAL), _numerals()(u[2]), -1)
     fields["subject_plural"][:] = (fields["numeral"] >= 0) | (common & (u[3] < PLURAL))
-    fields["object_plural"][:] = (fields["object"] >= 0) & countable[fields["object"]] & (u[4] < PLURAL)
+    fields["object_plural"][:] = (thing >= 0) & countable[thing] & (u[4] < PLURAL)
     fields["past"][:] = u[5] < PAST
     time = np.where(fields["past"] == 1, _times("past")(u[6]), _times("present")(u[6]))
     fields["time"][:] = np.where(u[7] < TIME, time, -1)
@@ -169,12 +173,14 @@ def _propose(topic: str, language: str | None, count: int, generator: np.random.
     for role, wanted, which in (("subject", plain & (u[0] < SUBJECT_ADJECTIVE), u[1]),
                                 ("object", u[2] < OBJECT_ADJECTIVE, u[3])):
         nouns = rows[:, COLUMNS.index(role)]
-        rows[:, COLUMNS.index(f"{role}_adjective")] = _adjective(nouns, wanted & (nouns >= 0), which)
+        column = COLUMNS.index(f"{role}_adjective")
+        rows[:, column] = _adjective(nouns, wanted & (nouns >= 0), which)
     return rows
 
 
-def draw(topic: str, count: int, generator: np.random.Generator, language: str | None) -> np.ndarray:
-    """int[count, 11] meanings of one topic, none twice.
+def draw(
+        topic: str, count: int, generator: np.random.Generator, language: str | None) -> np.ndarray:
+    """int[count, 11] meanings of one topic, none twice (another topic may say the same).
 
     Args:
         language: the language to train; None = a probe, in which no triple stands twice either.
@@ -188,7 +194,7 @@ def draw(topic: str, count: int, generator: np.random.Generator, language: str |
         keys = scramble(kept[:, TRIPLE] if language is None else kept)
         kept = kept[np.sort(np.unique(keys, return_index=True)[1])]
     raise InputError(
-        f"mini_world has no {count} distinct sentences on {topic!r} to say; ask for fewer sentences")
+        f"mini_world has no {count} distinct sentences on {topic!r} to say; ask for fewer")
 
 
 def traced_quota(topic: str, count: int) -> np.ndarray:
@@ -197,7 +203,7 @@ def traced_quota(topic: str, count: int) -> np.ndarray:
     A concept's quota is spread evenly over its topics; 0 if not traced or not of this topic.
     """
     share = ENOUGH * count * len(TOPICS) / 288
-    return np.array([math.ceil(share / len(c.topics)) if c.name in TRACED and topic in c.topics else 0
+    return np.array([math.ceil(share / len(c.topics) * (c.name in TRACED and topic in c.topics))
                      for c in _table()] + [0])
 
 
@@ -207,10 +213,10 @@ def draw_balanced(topic: str, count: int, generator: np.random.Generator) -> np.
     Each is the best of `LOOK` candidates: the one whose concepts lack most of their quota.
     """
     wanted = traced_quota(topic, count)
-    pool = draw(topic, POOL * count, generator, None)
+    pool = draw(topic, max(count, min(6 * count, POOL)), generator, None)
     words = pool[:, WORD_COLUMNS]
     left, chosen = np.arange(len(pool)), []
-    for start in (generator.random(count) * (len(pool) - count)).astype(int):
+    for start in (generator.random(count) * len(pool)).astype(int):
         candidates = np.take(left, np.arange(start, start + LOOK), mode="wrap")
         best = candidates[np.argmax(np.maximum(wanted[words[candidates]], 0).sum(axis=1))]
         wanted[words[best]] -= words[best] >= 0
@@ -223,13 +229,13 @@ def as_meanings(rows: np.ndarray) -> list[Meaning]:
     """Rows of integers as meanings in words."""
     words = [c.name for c in _table()] + [""]
     columns: list[list] = [
-        [bool(x) for x in column] if name in ("subject_plural", "object_plural", "past")
-        else [words[x] for x in column]
+        [bool(x) for x in column] if name in FLAGS else [words[x] for x in column]
         for name, column in zip(COLUMNS, rows.T.tolist(), strict=True)]
     return [Meaning(*row) for row in zip(*columns, strict=True)]
 
 
-def document_topics(documents: int, generator: np.random.Generator, language: str | None = None) -> np.ndarray:
+def document_topics(
+        documents: int, generator: np.random.Generator, language: str | None = None) -> np.ndarray:
     """int[documents], the topic of each, in random order.
 
     Without a language every topic has its equal share. With one, each language has shares

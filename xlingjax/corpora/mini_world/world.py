@@ -11,6 +11,7 @@ from xlingjax.corpora.mini_world.grammars import realise
 from xlingjax.corpora.mini_world.lexicon import LANGUAGES, TOPICS, concepts, forms, own_forms
 from xlingjax.corpora.mini_world.sampling import (
     COLUMNS,
+    TRACED,
     WORD_COLUMNS,
     as_meanings,
     document_topics,
@@ -21,12 +22,14 @@ from xlingjax.errors import InputError
 
 MOST = 0.3  # the largest dose the lexicon has common forms for
 SENTENCES = {"probe": 288, "train": 6000}
+LARGEST = {"probe": 1800, "train": 60_000}  # what the world can say without repeating itself
 DOCUMENT = {"probe": 4, "train": 10}  # sentences in a document
 
 
 def mini_world(
-        split: str = "probe", dose: float = 0.15, seed: int = 0, languages: Sequence[str] | None = None,
-        sentences: int | None = None, topics: str = "matched") -> Corpus:
+        split: str = "probe", dose: float = 0.15, seed: int = 0,
+        languages: Sequence[str] | None = None, sentences: int | None = None,
+        topics: str = "matched") -> Corpus:
     """Sentences of a small world in up to eight languages, labelled by what they say.
 
     "probe" holds the same sentences in every language, in the same documents, with parallel ids.
@@ -49,7 +52,9 @@ def mini_world(
     subject's grammatical gender, which differs between languages, and -1 where there is none.
 
     What still predicts a word beside its topic: a verb its kind of object (eat: food), an adjective
-    its kind of noun (sweet: food), a time adverb the tense.
+    its kind of noun (sweet: food), a time adverb the tense. For the concepts in `TRACED`, of which
+    every default probe has at least 12 positives, the strongest tie is song with listen (0.46 as a
+    correlation in the training text), the median 0.08.
 
     Args:
         split: "probe" or "train".
@@ -87,7 +92,8 @@ def mini_world(
         subjects.append(_gender(language)[drawn[:, COLUMNS.index("subject")]])
         prefix = f"{own or 'probe'}-{seed}-"
         documents += [f"{prefix}{i // DOCUMENT[split]}" for i in range(count)]
-        parallel += ["" if own else f"{prefix}{i // DOCUMENT[split]}-{i % DOCUMENT[split]}" for i in range(count)]
+        parallel += ["" if own else f"{document}-{i % DOCUMENT[split]}"
+                     for i, document in enumerate(documents[-count:])]
     labels, names, groups = _labels(np.concatenate(rows), np.concatenate(subjects), shared)
     return Corpus(
         tuple(texts), np.repeat(np.array(chosen), count), np.array(documents), np.array(parallel),
@@ -105,20 +111,25 @@ def shared_concepts(dose: float, seed: int = 0) -> frozenset[str]:
     chosen: list[str] = []
     for part in ("noun", "name", "numeral"):
         everything = [c for c in concepts().values() if c.part == part]
-        loans = [c.name for c in everything if c.shared]
-        order = np.argsort(generator.random(len(loans)), kind="stable")
+        place: dict[str, float] = {}  # in the order of sharing: traced nouns evenly among others
+        for traced in (True, False):
+            loans = [c.name for c in everything if c.shared and (c.name in TRACED) == traced]
+            order = np.argsort(generator.random(len(loans)), kind="stable")
+            place |= {loans[i]: (rank + 0.5) / len(loans) for rank, i in enumerate(order)}
         exact = dose * len(everything)
         count = math.floor(exact + 0.5) if part == "noun" else math.ceil(exact - 1e-9)
-        chosen += [loans[i] for i in order[:count]]
+        chosen += sorted(place, key=lambda name: (place[name], name))[:count]
     return frozenset(chosen)
 
 
 def _generator(seed: int, purpose: str) -> np.random.Generator:
-    return np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, zlib.crc32(purpose.encode())])))
+    entropy = np.random.SeedSequence([seed, zlib.crc32(purpose.encode())])
+    return np.random.Generator(np.random.PCG64(entropy))
 
 
 def _drawn(
-        language: str | None, count: int, size: int, seed: int, unlike: bool) -> tuple[np.ndarray, np.ndarray]:
+        language: str | None, count: int, size: int, seed: int,
+        unlike: bool) -> tuple[np.ndarray, np.ndarray]:
     """Meanings int[count, 11] in documents of `size`, and the topic int[count] of each."""
     generator = _generator(seed, language or "probe")
     per_document = document_topics(math.ceil(count / size), generator, language if unlike else None)
@@ -142,7 +153,7 @@ def _gender(language: str) -> np.ndarray:
 def _labels(
         rows: np.ndarray, gender: np.ndarray,
         shared: frozenset[str]) -> tuple[np.ndarray, tuple[str, ...], tuple[str, ...]]:
-    """Labels int8[S, C] of meanings with their topic in the last column, concept names and groups."""
+    """Labels int8[S, C] of meanings (topic in the last column), concept names and groups."""
     table = list(concepts().values())
     said = np.zeros((len(rows), len(table) + 1), np.int8)  # the last column takes the -1 of "none"
     for column in WORD_COLUMNS:
@@ -160,19 +171,24 @@ def _labels(
     return labels, names, groups
 
 
-def _check(split: str, dose: float, seed: int, languages: tuple[str, ...], count: int, topics: str) -> None:
+def _check(
+        split: str, dose: float, seed: int, languages: tuple[str, ...], count: int,
+        topics: str) -> None:
     if split not in SENTENCES:
         raise InputError(f"mini_world has no split {split!r}; ask for 'probe' or 'train'")
     if topics not in ("matched", "unlike"):
         raise InputError(f"mini_world: topics={topics!r} is unknown; ask for 'matched' or 'unlike'")
     if not 0 <= dose <= MOST:
-        raise InputError(f"mini_world: dose {dose} is outside 0 to {MOST}, the share of nouns with a common form")
+        raise InputError(
+            f"mini_world: dose {dose} is outside 0 to {MOST}, the share of nouns it can share")
     if seed < 0:
         raise InputError(f"mini_world: seed {seed} is negative; give 0 or more")
-    if count < 1:
-        raise InputError(f"mini_world: {count} sentences a language; ask for at least 1")
+    if not 1 <= count <= LARGEST[split]:
+        raise InputError(
+            f"mini_world: {count} sentences a language; ask for 1 to {LARGEST[split]} in {split!r}")
     for language in languages:
         if language not in LANGUAGES:
-            raise InputError(f"mini_world does not speak {language!r}; it speaks {', '.join(LANGUAGES)}")
+            raise InputError(
+                f"mini_world does not speak {language!r}; it speaks {', '.join(LANGUAGES)}")
     if not languages or len(set(languages)) != len(languages):
         raise InputError(f"mini_world: languages {list(languages)} must be one or more, each once")

@@ -26,7 +26,8 @@ def realise(language: str, forms: Forms, meaning: Meaning) -> str:
 
     Example:
         >>> from xlingjax.corpora.mini_world.lexicon import own_forms
-        >>> meaning = Meaning("girl", "eat", "apple", past=True, object_adjective="red", time="yesterday")
+        >>> meaning = Meaning(
+        ...     "girl", "eat", "apple", past=True, object_adjective="red", time="yesterday")
         >>> realise("deu", own_forms("deu"), meaning)
         'gestern aß das Mädchen den roten Apfel'
         >>> realise("tur", own_forms("tur"), meaning)

@@ -14,7 +14,8 @@ def clause(forms: Forms, m: Meaning) -> list[str]:
     """time, verb, subject, object, place; without a time: subject, verb, object, place"""
     number = "pl" if m.subject_plural else "sg"
     verb = forms[m.verb][f"{number} {'past' if m.past else 'present'}"]
-    subject = _noun_phrase(forms, m.subject, m.subject_adjective, m.subject_plural, False, m.numeral)
+    subject = _noun_phrase(
+        forms, m.subject, m.subject_adjective, m.subject_plural, False, m.numeral)
     phrases = [forms[m.time]["form"], verb, subject] if m.time else [subject, verb]
     if m.object:
         phrases.append(_noun_phrase(forms, m.object, m.object_adjective, m.object_plural, True))
@@ -23,7 +24,8 @@ def clause(forms: Forms, m: Meaning) -> list[str]:
 
 
 def _noun_phrase(
-        forms: Forms, noun: str, adjective: str, plural: bool, accusative: bool, numeral: str = "") -> str:
+        forms: Forms, noun: str, adjective: str, plural: bool, accusative: bool,
+        numeral: str = "") -> str:
     if noun in names():
         return forms[noun]["form"]
     gender = forms[noun]["gender"]

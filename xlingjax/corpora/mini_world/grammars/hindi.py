@@ -39,10 +39,11 @@ def _verb(forms: Forms, m: Meaning, ergative: bool, marked: bool) -> str:
 
 
 def _noun_phrase(
-        forms: Forms, noun: str, adjective: str, plural: bool, oblique: bool, numeral: str = "") -> str:
+        forms: Forms, noun: str, adjective: str, plural: bool, oblique: bool,
+        numeral: str = "") -> str:
     words = [forms[numeral]["form"]] if numeral else []
     if adjective:
-        feminine = forms[noun]["gender"] == "f"
-        words.append(forms[adjective]["f" if feminine else "m obl" if plural or oblique else "m sg"])
+        masculine = "m obl" if plural or oblique else "m sg"
+        words.append(forms[adjective]["f" if forms[noun]["gender"] == "f" else masculine])
     words.append(forms[noun][f"{'obl' if oblique else 'dir'} {'pl' if plural else 'sg'}"])
     return " ".join(words)

@@ -1,0 +1,1 @@
+"""The lexicon as tables: the concepts, and the forms of each language."""
