@@ -20,6 +20,7 @@ from absl import flags
 from experiments._main import run
 from xlingjax.corpora.corpus import Corpus
 from xlingjax.corpora.running_text import read_text
+from xlingjax.corpora.world import mini_world
 from xlingjax.errors import InputError
 from xlingjax.training.loop import pretrain, read_metrics
 from xlingjax.training.optimiser import SCHEDULES, OptimiserSettings
@@ -58,7 +59,6 @@ flags.DEFINE_integer("save_every", _S.save_every, "steps between saves of the tr
 def read_corpus() -> tuple[Corpus, Corpus | None]:
     """The training text that the flags name, and its own validation text where it has one."""
     if FLAGS.corpus == ["mini_world"]:
-        from xlingjax.corpora.mini_world import mini_world
         corpus = mini_world("train", dose=FLAGS.dose)
     elif "mini_world" in FLAGS.corpus:
         raise InputError("--corpus mixes mini_world with files; give one of them")

@@ -13,7 +13,6 @@ FOLDER holds concepts as ml-selfcond has them, or is a SIB-200 table (.tsv, .tsv
 CoNLL-U treebanks. The same command on the same --workdir goes on where it stopped.
 """
 
-import dataclasses
 import sys
 from pathlib import Path
 
@@ -25,8 +24,8 @@ from xlingjax.analyses.language_probe import ProbeSettings
 from xlingjax.analyses.results import write_tree
 from xlingjax.analyses.tables import expertise_table, summary_table
 from xlingjax.analyses.trace import TraceSettings, trace
-from xlingjax.corpora import Corpus, read_concepts, read_conllu, read_sib200
-from xlingjax.corpora.mini_world import mini_world
+from xlingjax.corpora import Corpus, mini_world, read_concepts, read_conllu, read_sib200
+from xlingjax.corpora.world import TRACED
 from xlingjax.errors import InputError
 from xlingjax.files import write_whole
 from xlingjax.report.trace_page import write_report
@@ -68,6 +67,7 @@ flags.DEFINE_enum("topics", "matched", ["matched", "unlike"],
                   "topic distributions of the embedded corpus's languages")
 flags.DEFINE_integer("pretrain_steps", 1024, "steps of the embedded corpus's model")
 
+FIRST_TRACED = 16  # earlier checkpoints of the embedded run are as untrained as step 0
 UNSEEN = ("swh",)  # the embedded corpus's negative control: pre-training never sees it
 
 
@@ -77,12 +77,15 @@ def embedded(workdir: Path) -> tuple[tuple[Source, ...], Corpus, tuple[str, ...]
     settings = Settings(steps=FLAGS.pretrain_steps, leave_out=unseen, seed=FLAGS.seed)
     training = mini_world("train", dose=FLAGS.dose, topics=FLAGS.topics)
     probe = mini_world("probe", dose=FLAGS.dose)
+    probe = probe.with_concepts([name for name, group in zip(probe.concepts, probe.groups)
+                                 if name in TRACED or group in ("topic", "feature")])
     if FLAGS.languages:
         training = training.language(*FLAGS.languages)
         probe = probe.language(*FLAGS.languages)
-    found = pretrain(training, small_config("bloom", 4, 96, 4, 512), settings, workdir / "pretrain",
+    found = pretrain(training, small_config("bloom", 4, 64, 4, 512), settings, workdir / "pretrain",
                      family="bloom", show=say)
-    steps = [str(checkpoint.step) for checkpoint in found]
+    steps = [str(checkpoint.step) for checkpoint in found
+             if checkpoint.step == 0 or checkpoint.step >= FIRST_TRACED]
     return sources(str(workdir / "pretrain"), steps, tokens_per_step=settings.batch_tokens), probe, unseen
 
 
@@ -128,7 +131,7 @@ def main() -> None:
         minimum=FLAGS.minimum, ladder_pairs=FLAGS.ladder_pairs, unseen=unseen,
         first_token=FLAGS.first_token, shuffle=FLAGS.shuffle_labels, dtype=FLAGS.dtype,
         batch_tokens=FLAGS.batch_tokens, seed=FLAGS.seed,
-        probe=dataclasses.replace(_P) if FLAGS.probe else None)
+        probe=_P if FLAGS.probe else None)
     tree = trace(found, corpus, settings, workdir / "trace", tokenizer=FLAGS.tokenizer, say=say)
     write_tree(workdir / "result.nc", tree)
     write_whole(workdir / "summary.csv", summary_table(tree, as_csv=True).encode())

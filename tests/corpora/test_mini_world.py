@@ -8,7 +8,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from xlingjax.corpora.mini_world import (
+from xlingjax.corpora.world import (
     LANGUAGES,
     TOPICS,
     TRACED,
@@ -17,9 +17,9 @@ from xlingjax.corpora.mini_world import (
     mini_world,
     shared_concepts,
 )
-from xlingjax.corpora.mini_world.lexicon import NOT_FORMS
-from xlingjax.corpora.mini_world.sampling import CORE, TRIPLE
-from xlingjax.corpora.mini_world.world import _drawn
+from xlingjax.corpora.world.lexicon import NOT_FORMS
+from xlingjax.corpora.world.sampling import CORE, TRIPLE
+from xlingjax.corpora.world.world import _drawn
 from xlingjax.errors import InputError
 
 SCRIPTS = {"Latin": "LATIN", "Cyrillic": "CYRILLIC", "Devanagari": "DEVANAGARI"}

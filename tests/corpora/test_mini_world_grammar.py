@@ -2,9 +2,9 @@
 
 import pytest
 
-from xlingjax.corpora.mini_world.grammars import realise
-from xlingjax.corpora.mini_world.lexicon import LANGUAGES, forms, own_forms
-from xlingjax.corpora.mini_world.meaning import Meaning
+from xlingjax.corpora.world.grammars import realise
+from xlingjax.corpora.world.lexicon import LANGUAGES, forms, own_forms
+from xlingjax.corpora.world.meaning import Meaning
 
 EXPECTED = {
     # plural, past, adjectives on both sides, a person or animal as object

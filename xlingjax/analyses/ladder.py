@@ -46,8 +46,9 @@ def expert_inputs(corpus: Corpus, tokens: Tokens) -> dict[str, Any]:
 
 def rung(dataset: xr.Dataset) -> xr.Dataset:
     """What the ladder keeps of a `concept_experts` dataset: pairs at the default k, raw experts."""
-    chosen = dataset.sel(adjustment="raw", k=dataset.attrs["k"], drop=True)
-    return chosen[list(KEPT)].rename(overlap_mean="overlap")
+    chosen = dataset.sel(adjustment="raw", k=dataset.attrs["k"], drop=True)[list(KEPT)]
+    return chosen.rename(overlap_mean="overlap").assign(
+        positives_left=xr.full_like(chosen["p"], 1.0).where(chosen["p"].notnull()))
 
 
 def token_rung(corpus: Corpus, tokens: Tokens, **options: Any) -> xr.Dataset:

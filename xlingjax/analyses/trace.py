@@ -58,7 +58,7 @@ class TraceSettings:
     pool: str = "max"
     k: int | None = None
     permutations: int = 20
-    halvings: int = 4
+    halvings: int = 2
     bootstraps: int = 0
     minimum: int = 8
     ladder_pairs: int = 6
@@ -95,9 +95,10 @@ def trace(sources: Sequence[Source], corpus: Corpus, settings: TraceSettings, wo
         say: gets the plan and one line a checkpoint.
 
     Returns:
-        A tree: `health`, `probe`, and for each group of concepts `experts/GROUP`, `claims/GROUP`,
-        `ladder/GROUP`; and `neurons`, shared experts of the last sound checkpoint with the pieces
-        that make them fire.
+        A tree: `health`, `probe`, and for each group of concepts `experts/GROUP` and `claims/GROUP`
+        over checkpoints; of the last sound checkpoint `matched/GROUP` (experts raw and with negatives
+        matched by length), `ladder/GROUP`, `calls/GROUP`, and `neurons`, shared experts with the
+        pieces that make them fire.
 
     Raises:
         InputError: checkpoints, corpus and settings do not fit, or the workdir holds another trace.
@@ -227,7 +228,7 @@ class _Trace:
         scripts = self._scripts()
         classes = pair_classes(self.corpus.language_names, scripts, self.settings.unseen)
         for name, corpus in self.groups.items():
-            raw = joined[f"experts/{slug(name)}"].sel(adjustment="raw", drop=True)
+            raw = joined[f"experts/{slug(name)}"].isel(adjustment=0, drop=True)
             made = claims(raw, classes, seed=self.settings.seed)
             stay = persistence(raw["expert"].transpose(
                 "checkpoint", "language", "concept", "rank").values)
@@ -288,7 +289,7 @@ class _Trace:
         for name, corpus in self.groups.items():
             found = concept_experts(
                 matrix, **ladder.expert_inputs(corpus, self.tokens), strata=responses.neurons.strata,
-                **self._options())
+                adjustments=("raw",), **self._options())
             places = [(site, layer) for site, (layers, _) in responses.neurons.shapes.items()
                       for layer in range(layers)]
             out[f"experts/{slug(name)}"] = found.assign_coords(
@@ -312,7 +313,8 @@ class _Trace:
         for name, corpus in self.groups.items():
             tokens, options = self.tokens, self._options()
             inputs = ladder.expert_inputs(corpus, tokens)
-            experts = joined[f"experts/{slug(name)}"].isel(checkpoint=last)
+            experts = concept_experts(matrix, **inputs, strata=strata, **options)
+            out[f"matched/{slug(name)}"] = experts.assign_attrs(group=name)
             rungs = {
                 "tokens": ladder.token_rung(corpus, tokens, **options),
                 "untrained": ladder.rung(concept_experts(

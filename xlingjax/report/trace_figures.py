@@ -127,7 +127,7 @@ def ladder(datasets: Mapping[str, xr.Dataset], classes: Mapping[str, np.ndarray]
             rungs = [str(rung) for rung in datasets[group]["rung"].values]
             for i, (pairs, chosen) in enumerate(classes.items()):
                 x = np.arange(len(rungs)) + (i - (len(classes) - 1) / 2) * 0.18
-                over, null, spread = (np.array([_mean_over(datasets[group][what].sel(rung=rung), chosen)
+                over, null, spread = (np.array([mean_over(datasets[group][what].sel(rung=rung), chosen)
                                                 for rung in rungs])
                                       for what in ("overlap", "null_overlap", "null_overlap_sd"))
                 axes.errorbar(x, null, yerr=2 * spread, fmt="_", color=style.NULL, capsize=2,
@@ -177,7 +177,7 @@ def curve_over_k(experts: xr.Dataset, pairs: np.ndarray, group: str, name: str) 
     """Overlap, null and ceiling over k at the last checkpoint."""
     one = (experts.sel(adjustment="raw") if "adjustment" in experts.dims else experts).isel(checkpoint=-1)
     ks = one["k"].values
-    mean = lambda what: np.array([_mean_over(one[what].sel(k=k), pairs) for k in ks])
+    mean = lambda what: np.array([mean_over(one[what].sel(k=k), pairs) for k in ks])
     with style.figure(width=5.4, height=3.0) as (canvas, grid):
         axes = grid[0, 0]
         diagonal = one["ceiling"].mean("concept").mean("language").values
@@ -284,7 +284,7 @@ def persistence(claims: Mapping[str, xr.Dataset]) -> Figure:
             "languages and concepts. Early rows that stay dark under later columns mean that experts change."))
 
 
-def _mean_over(values: xr.DataArray, pairs: np.ndarray) -> float:
+def mean_over(values: xr.DataArray, pairs: np.ndarray) -> float:
     """The mean over some language pairs of [language, language_b], NaN left out."""
     chosen = values.transpose("language", "language_b").values[pairs]
     return float(chosen[~np.isnan(chosen)].mean()) if (~np.isnan(chosen)).any() else float("nan")

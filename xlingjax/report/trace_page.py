@@ -45,7 +45,7 @@ def build(tree: xr.DataTree) -> list[Section]:
     if "probe" in tree.children:
         probe = tree["probe"].to_dataset(inherit=False)
         sections.append(Section("Language identity by layer", [*figures.probe(probe), _confusions(probe)]))
-    sections += [_pairs(experts, claims), _reach(claims, experts), _length(experts),
+    sections += [_pairs(experts, claims), _reach(claims, experts), _length(datasets(tree, "matched")),
                  _neurons(tree), _health(tree)]
     return sections
 
@@ -87,9 +87,9 @@ def _ladder(tree: xr.DataTree, claims: Mapping[str, xr.Dataset]) -> Section:
         for rung in one["rung"].values:
             for name, pairs in classes.items():
                 at = one.sel(rung=rung)
-                mean = lambda what: figures._mean_over(at[what], pairs)
-                rows.append([group, str(rung), name, mean("overlap"), mean("null_overlap"),
-                             mean("shared_fraction"), mean("positives_left") if "positives_left" in at else None])
+                numbers = [figures.mean_over(at[what], pairs) for what in (
+                    "overlap", "null_overlap", "shared_fraction", "positives_left")]
+                rows.append([group, str(rung), name, *numbers])
     return Section("Anchors against abstraction", [
         figures.ladder(ladders, classes),
         Table(["group", "rung", "pairs", "overlap", "joint null", "shared fraction", "left"], rows,
@@ -111,10 +111,10 @@ def _reach(claims: Mapping[str, xr.Dataset], experts: Mapping[str, xr.Dataset]) 
 def _length(experts: Mapping[str, xr.Dataset]) -> Section:
     rows = []
     for group, one in experts.items():
-        last = one.isel(checkpoint=-1).sel(adjustment="raw")
+        last = one.sel(adjustment="raw")
         prevalence = float(last["prevalence"].mean())
         at_k, null = float(last["ap_at_k"].mean()), float(last["null_ap_at_k"].mean())
-        over = {name: float(np.nanmean(one.isel(checkpoint=-1).sel(
+        over = {name: float(np.nanmean(one.sel(
             adjustment=name, k=one.attrs["k"])["overlap_mean"].values[
                 ~np.eye(one.sizes["language"], dtype=bool)])) for name in one["adjustment"].values}
         for covariate in last["covariate"].values:
@@ -127,7 +127,7 @@ def _length(experts: Mapping[str, xr.Dataset]) -> Section:
         "are scored as if they were neurons.",
         Table(["group", "detector", "its AP", "prevalence", "share of cells with p ≤ 0.05",
                "AP of the k-th expert", "the same under the null", "overlap", "overlap, length matched"], rows,
-              "Means over concepts and languages at the last checkpoint")])
+              "Means over concepts and languages at the last sound checkpoint")])
 
 
 def _neurons(tree: xr.DataTree) -> Section:

@@ -5,8 +5,8 @@ two, three, four stands the genitive singular, after five and ten the genitive p
 The past is perfective where the act is completed.
 """
 
-from xlingjax.corpora.mini_world.lexicon import Forms, animates, names
-from xlingjax.corpora.mini_world.meaning import Meaning
+from xlingjax.corpora.world.lexicon import Forms, animates, names
+from xlingjax.corpora.world.meaning import Meaning
 
 
 def clause(forms: Forms, m: Meaning) -> list[str]:

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from xlingjax.corpora.corpus import Corpus
-from xlingjax.corpora.mini_world.grammars import realise
-from xlingjax.corpora.mini_world.lexicon import LANGUAGES, TOPICS, concepts, forms, own_forms
-from xlingjax.corpora.mini_world.sampling import (
+from xlingjax.corpora.world.grammars import realise
+from xlingjax.corpora.world.lexicon import LANGUAGES, TOPICS, concepts, forms, own_forms
+from xlingjax.corpora.world.sampling import (
     COLUMNS,
     TRACED,
     WORD_COLUMNS,

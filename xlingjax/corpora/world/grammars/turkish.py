@@ -4,8 +4,8 @@ Persons in the plural take a plural verb; animals, and everything after a numera
 After a numeral the noun is singular.
 """
 
-from xlingjax.corpora.mini_world.lexicon import Forms, humans, names
-from xlingjax.corpora.mini_world.meaning import Meaning
+from xlingjax.corpora.world.lexicon import Forms, humans, names
+from xlingjax.corpora.world.meaning import Meaning
 
 
 def clause(forms: Forms, m: Meaning) -> list[str]:

@@ -1,7 +1,7 @@
 """English: subject, verb, object; number in nouns and in the present tense."""
 
-from xlingjax.corpora.mini_world.lexicon import Forms, names
-from xlingjax.corpora.mini_world.meaning import Meaning
+from xlingjax.corpora.world.lexicon import Forms, names
+from xlingjax.corpora.world.meaning import Meaning
 
 
 def clause(forms: Forms, m: Meaning) -> list[str]:

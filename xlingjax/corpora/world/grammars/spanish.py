@@ -3,8 +3,8 @@
 An adjective follows its noun. A definite person or animal as object takes "a" (a + el = al).
 """
 
-from xlingjax.corpora.mini_world.lexicon import Forms, animates, names
-from xlingjax.corpora.mini_world.meaning import Meaning
+from xlingjax.corpora.world.lexicon import Forms, animates, names
+from xlingjax.corpora.world.meaning import Meaning
 
 ARTICLES = {"m sg": "el", "f sg": "la", "m pl": "los", "f pl": "las"}
 STRESSED_A = ("agua",)  # feminine nouns that take "el" in the singular

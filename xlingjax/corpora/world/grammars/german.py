@@ -4,8 +4,8 @@ After the definite article an adjective ends in -e in the nominative singular an
 and neuter accusative singular, in -en elsewhere.
 """
 
-from xlingjax.corpora.mini_world.lexicon import Forms, names
-from xlingjax.corpora.mini_world.meaning import Meaning
+from xlingjax.corpora.world.lexicon import Forms, names
+from xlingjax.corpora.world.meaning import Meaning
 
 ARTICLES = {"m": "der", "f": "die", "n": "das"}
 

@@ -16,8 +16,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from xlingjax.corpora.mini_world.lexicon import LANGUAGES, TOPICS, Concept, concepts
-from xlingjax.corpora.mini_world.meaning import Meaning
+from xlingjax.corpora.world.lexicon import LANGUAGES, TOPICS, Concept, concepts
+from xlingjax.corpora.world.meaning import Meaning
 from xlingjax.errors import InputError
 
 # The concepts to follow through training: the first line's have own forms at every dose, the

@@ -5,8 +5,8 @@ end (love, look for, carry, ...) in the partitive. After a numeral stand the par
 a singular verb.
 """
 
-from xlingjax.corpora.mini_world.lexicon import Forms, names
-from xlingjax.corpora.mini_world.meaning import Meaning
+from xlingjax.corpora.world.lexicon import Forms, names
+from xlingjax.corpora.world.meaning import Meaning
 
 
 def clause(forms: Forms, m: Meaning) -> list[str]:

@@ -4,8 +4,8 @@ Persons and animals take the concords of classes 1 and 2 whatever their own clas
 are also marked in the verb (m-, before a vowel mw-; plural wa-). Present na-, past li-.
 """
 
-from xlingjax.corpora.mini_world.lexicon import Forms, animates, names
-from xlingjax.corpora.mini_world.meaning import Meaning
+from xlingjax.corpora.world.lexicon import Forms, animates, names
+from xlingjax.corpora.world.meaning import Meaning
 
 SINGULAR = {"11": "3"}  # adjectives of class 11 look like those of class 3
 PLURAL = {"1": "2", "3": "4", "5": "6", "6": "6", "7": "8", "9": "9", "11": "9"}  # 10 looks like 9

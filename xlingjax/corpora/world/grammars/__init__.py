@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from xlingjax.corpora.mini_world.grammars import (
+from xlingjax.corpora.world.grammars import (
     english,
     finnish,
     german,
@@ -12,8 +12,8 @@ from xlingjax.corpora.mini_world.grammars import (
     swahili,
     turkish,
 )
-from xlingjax.corpora.mini_world.lexicon import Forms
-from xlingjax.corpora.mini_world.meaning import Meaning
+from xlingjax.corpora.world.lexicon import Forms
+from xlingjax.corpora.world.meaning import Meaning
 
 CLAUSES: dict[str, Callable[[Forms, Meaning], list[str]]] = {
     "eng": english.clause, "spa": spanish.clause, "deu": german.clause, "rus": russian.clause,
@@ -25,7 +25,7 @@ def realise(language: str, forms: Forms, meaning: Meaning) -> str:
     """The sentence, without capital or full stop: a word has one form wherever it stands.
 
     Example:
-        >>> from xlingjax.corpora.mini_world.lexicon import own_forms
+        >>> from xlingjax.corpora.world.lexicon import own_forms
         >>> meaning = Meaning(
         ...     "girl", "eat", "apple", past=True, object_adjective="red", time="yesterday")
         >>> realise("deu", own_forms("deu"), meaning)

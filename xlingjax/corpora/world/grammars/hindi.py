@@ -5,8 +5,8 @@ of an ergative verb stands in the oblique with ने, and the verb agrees with 
 else it is masculine singular. Other verbs agree with their subject.
 """
 
-from xlingjax.corpora.mini_world.lexicon import Forms, animates, names
-from xlingjax.corpora.mini_world.meaning import Meaning
+from xlingjax.corpora.world.lexicon import Forms, animates, names
+from xlingjax.corpora.world.meaning import Meaning
 
 
 def clause(forms: Forms, m: Meaning) -> list[str]:

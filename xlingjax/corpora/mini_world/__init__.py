@@ -1,7 +1,0 @@
-"""The embedded corpus: a small world told in eight languages, written for this project."""
-
-from xlingjax.corpora.mini_world.lexicon import LANGUAGES, TOPICS, facts, lexicon
-from xlingjax.corpora.mini_world.sampling import TRACED
-from xlingjax.corpora.mini_world.world import mini_world, shared_concepts
-
-__all__ = ["LANGUAGES", "TOPICS", "TRACED", "facts", "lexicon", "mini_world", "shared_concepts"]
