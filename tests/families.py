@@ -85,8 +85,8 @@ def _bloom(name: str, **options: Any) -> Case:
 def _xglm(name: str, **options: Any) -> Case:
     small = {"vocab_size": 203, "num_layers": 3, "d_model": 24, "ffn_dim": 56, "attention_heads": 3,
              "max_position_embeddings": 600}  # fmt: skip
-    return Case(
-        name, "XGLMConfig", "XGLMForCausalLM", small | options, XGLM_SITES, "model.layer_norm")  # fmt: skip
+    names = ("XGLMConfig", "XGLMForCausalLM")
+    return Case(name, *names, small | options, XGLM_SITES, "model.layer_norm")
 
 
 def _roberta(name: str, kind: str = "XLMRoberta", **options: Any) -> Case:

@@ -139,3 +139,10 @@ def _split_bloom(model: torch.nn.Module, qkv: np.ndarray) -> dict[str, np.ndarra
         site: np.stack([part[i].transpose(1, 2).numpy() for part in parts]).reshape(shape)
         for i, site in enumerate(("attn.q", "attn.k", "attn.v"))
     }
+
+
+def bloom_gelu(x: np.ndarray) -> np.ndarray:
+    """BLOOM's own activation."""
+    from transformers.models.bloom.modeling_bloom import bloom_gelu_forward
+
+    return bloom_gelu_forward(torch.tensor(x)).numpy()

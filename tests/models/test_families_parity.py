@@ -12,6 +12,7 @@ from xlingjax.errors import InputError
 from xlingjax.models import TransformerConfig, forward, init_params, unembed
 from xlingjax.models.families import FAMILIES, bloom, family_of, xglm, xlm_roberta
 from xlingjax.models.taps import neuron_sites, site_shapes
+from xlingjax.models.transformer import activate
 
 
 def _batch(case, model, length, shorter, side):
@@ -206,3 +207,11 @@ def test_impossible_config_is_refused(change, message):
     config = TransformerConfig(vocab_size=9, layers=1, width=16, heads=4, mlp_width=8)
     with pytest.raises(InputError, match=message):
         TransformerConfig.from_dict(config.to_dict() | change)
+
+
+def test_bloom_gelu_has_its_truncated_constant():
+    x = np.linspace(-6, 6, 1001)
+    theirs = parity_reference.bloom_gelu(x)
+    with jax.enable_x64(True):
+        close(activate("gelu_bloom", jnp.asarray(x)), theirs, 1e-14)
+        assert np.abs(activate("gelu_tanh", jnp.asarray(x)) - theirs).max() > 1e-11

@@ -152,6 +152,7 @@ class Model:
             self.params, self.config, checked_tokens, checked_mask, program, positions,
             taps.edit_arrays(self.config, edits or {}), counted,
         )  # fmt: skip
+        captured = {site: captured[site] for site in wanted}  # jit sorts its dicts
         return Output(hidden, captured, edited, self.params, self.config)
 
 
