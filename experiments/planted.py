@@ -28,7 +28,7 @@ def main(arguments: list[str]) -> None:
     settings = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in size._asdict().items())
     print(f"Planted worlds ({SIZE.value}): {settings}; seed {SEED.value}")
     result = planted.planted_table(
-        size, SEED.value, progress=lambda steps: tqdm(steps, "worlds", file=sys.stderr))
+        size, SEED.value, progress=lambda steps: tqdm(steps, "worlds"))
     table = result.to_dataframe()
     print(f"{'check':<52} {'measured':>9} {'sd':>7} {'from':>7} {'to':>7}  met")
     for check, row in table.iterrows():

@@ -157,7 +157,7 @@ def _other_half(ap, prevalence, cuts, sets) -> dict:
 
 def bootstrap_overlap(data: Data, labels, draw: int) -> np.ndarray:
     """float[G, G, C]: overlap across the halves of one bootstrap sample of the documents."""
-    half = resampling.documentacross_halves(data.blocks, data.languages, seed_of(data, 5, draw))
+    half = resampling.document_halves(data.blocks, data.languages, seed_of(data, 5, draw))
     times = resampling.document_bootstrap(data.blocks, seed_of(data, 6, draw))
     sets = np.full((2, len(data.names), labels.shape[1], data.k), -1, np.int32)
     for side in (0, 1):
