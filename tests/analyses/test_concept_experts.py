@@ -5,8 +5,8 @@ import itertools
 import numpy as np
 import pytest
 import sklearn.metrics
-
 from tolerances import close
+
 from xlingjax.analyses import planted
 from xlingjax.analyses.concept_experts import concept_experts, default_k
 from xlingjax.errors import InputError
@@ -24,8 +24,8 @@ def world():
 @pytest.fixture(scope="module")
 def dataset(world):
     strata = np.arange(400) // 100
-    return concept_experts(*world[0], strata, k=16, ks=(4, 16, 32), permutations=19, halvings=2,
-                           name_draws=199, bootstraps=3)
+    return concept_experts(*world[0], strata, k=16, ks=(4, 16, 32), permutations=19,
+                           length_permutations=5, halvings=2, name_draws=199, bootstraps=3)
 
 
 def raw(dataset, name):
@@ -53,7 +53,10 @@ def test_half_is_shared_and_says_so(dataset):
     fraction = raw(dataset, "shared_fraction").sel(k=16).values
     assert np.abs(fraction[off] - 0.5).max() < 0.12
     close(np.diag(fraction), np.ones(3), 1e-9)
-    assert (raw(dataset, "p").sel(k=16) == 0.05).all() and dataset.attrs["smallest_p"] == 0.05
+    assert (raw(dataset, "p").sel(k=16) == 0.05).all() and raw(dataset, "smallest_p") == 0.05
+    assert np.isclose(dataset["smallest_p"].sel(adjustment="length"), 1 / 6)
+    drawn = dataset["null_draws"].sel(adjustment="length").isel(language=0, language_b=1, k=0)
+    assert drawn.notnull().sum() == 5
     assert (raw(dataset, "name_p") < 0.05).all()
     assert (raw(dataset, "overlap_low") < raw(dataset, "overlap_high")).all()
     ceiling = raw(dataset, "ceiling").sel(k=16).mean("concept")
@@ -99,7 +102,8 @@ def test_overlap_grows_with_k_as_its_chance_does(dataset):
 def test_shuffled_labels_find_nothing(world):
     seen = world[0]
     order = np.random.default_rng(0).permutation(160)
-    shuffled = seen._replace(labels=np.concatenate([seen.labels[i * 160 + order] for i in range(3)]))
+    rows = np.concatenate([i * 160 + order for i in range(3)])
+    shuffled = seen._replace(labels=seen.labels[rows])
     result = concept_experts(
         *shuffled, k=16, permutations=19, halvings=2, adjustments=("raw",), name_draws=19)
     assert (result["calibrated"].values <= 3).all()
@@ -115,8 +119,9 @@ def test_length_neurons_lead_until_length_is_matched():
     linked = result["expert"].isel(concept=[1, 3])
     share = truth.length[linked.values].mean((1, 2, 3))
     assert share[0] > 0.7 and share[1] < 0.4  # by chance 60 / 360
-    excess = (result["covariate_ap"].sel(covariate="tokens") - result["prevalence"]).isel(concept=[1, 3])
-    assert excess.sel(adjustment="raw").mean() > 0.3 and excess.sel(adjustment="length").mean() < 0.07
+    excess = result["covariate_ap"].sel(covariate="tokens") - result["prevalence"]
+    excess = excess.isel(concept=[1, 3]).mean(("language", "concept"))
+    assert excess.sel(adjustment="raw") > 0.3 and excess.sel(adjustment="length") < 0.07
     p = result["covariate_p"].sel(covariate="tokens", adjustment="raw").isel(concept=[1, 3])
     assert (p == 1 / 5).all()  # the least that 8 permutations dealt to 2 halvings can give
 
@@ -128,7 +133,8 @@ def test_concepts_missing_in_a_language_are_nan_and_counted(world):
     labels[160:320, 1] = -1
     result = concept_experts(*seen._replace(labels=labels), k=16, permutations=4, halvings=2,
                              adjustments=("raw",), name_draws=19).isel(adjustment=0)
-    assert not result["usable"][0, 0] and not result["usable"][1, 1] and result["usable"].sum() == 10
+    assert not result["usable"][0, 0] and not result["usable"][1, 1]
+    assert result["usable"].sum() == 10
     assert np.isnan(result["overlap"].sel(k=16)[0, :, 0]).all()
     assert np.isnan(result["overlap"].sel(k=16)[:, 1, 1]).all()
     assert not np.isnan(result["overlap"].sel(k=16)[1:, 1:, 0]).any()
@@ -139,7 +145,7 @@ def test_concepts_missing_in_a_language_are_nan_and_counted(world):
 def test_nothing_usable_and_wrong_shapes_are_one_sentence(world):
     seen = world[0]
     for change, message in (
-            (dict(labels=np.zeros_like(seen.labels)), "no concept has both"),
+            (dict(labels=np.zeros_like(seen.labels)), "no concept has positive and negative"),
             (dict(labels=seen.labels[:-1]), "labels has 479 entries for 480"),
             (dict(labels=seen.labels + 2), "1, 0 or -1"),
             (dict(responses=np.ones_like(seen.responses)), "every neuron is constant"),

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.stats
-
 from tolerances import close
+
 from xlingjax.errors import InputError
 from xlingjax.kernels import experts
 
@@ -44,7 +44,8 @@ def test_ties_share_only_by_chance():
     same = experts.expert_sets(np.ones((200, 40)), 10)
     overlap = experts.set_overlap(same[:-1], same[1:], 40)
     assert abs(overlap.overlap.mean() - 0.25) < 0.04  # fully tied rows are drawn anew
-    assert not np.array_equal(experts.expert_sets(np.ones(40), 10, 0), experts.expert_sets(np.ones(40), 10, 1))
+    first, second = (experts.expert_sets(np.ones(40), 10, seed) for seed in (0, 1))
+    assert not np.array_equal(first, second)
 
 
 def test_every_tied_neuron_is_equally_likely():
@@ -119,7 +120,8 @@ def test_k_is_data_and_compiles_once():
     @jax.jit
     def overlap(a, b, k):
         traces.append(1)
-        return experts.set_overlap(a, b, 100, k=k), experts.set_overlap(a, b, 100, k=k, strata=strata)
+        return (experts.set_overlap(a, b, 100, k=k),
+                experts.set_overlap(a, b, 100, k=k, strata=strata))
 
     with jax.numpy_dtype_promotion("strict"):
         for k in (1, 7, 20):
@@ -128,7 +130,8 @@ def test_k_is_data_and_compiles_once():
                 close(ours, theirs, 2e-6)
             for ours, theirs in zip(stratified, experts.set_overlap(a, b, 100, k=k, strata=strata)):
                 close(ours, theirs, 2e-6)
-            direct = [len(set(x[:k]) & set(y[:k]) - {-1}) / k for x, y in zip(a.tolist(), b.tolist())]
+            direct = [
+                len(set(x[:k]) & set(y[:k]) - {-1}) / k for x, y in zip(a.tolist(), b.tolist())]
             close(plain.overlap, direct, 1e-6)
     assert len(traces) == 1
 

@@ -128,7 +128,8 @@ def test_equal_counts_leaves_parallel_labels_alone_and_levels_others():
     labels[(names == "l1") & (sentence < 9)] = -1
     equal = resampling.equal_counts(labels, names, blocks, parallel, 0)
     assert (equal[equal != labels] == -1).all()
-    counts = np.array([[(equal[names == g] == v).sum(0) for v in (0, 1)] for g in ("l0", "l1", "l2")])
+    counts = np.array([
+        [(equal[names == g] == v).sum(0) for v in (0, 1)] for g in ("l0", "l1", "l2")])
     assert (counts == counts[0]).all()
     np.testing.assert_array_equal(
         counts[0], [(labels[names == "l1"] == v).sum(0) for v in (0, 1)])

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import scipy.stats
-
 from tolerances import close
+
 from xlingjax.kernels import sharing
 
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import statsmodels.stats.multitest
-
 from tolerances import close
+
 from xlingjax.errors import InputError
 from xlingjax.kernels import traces
 

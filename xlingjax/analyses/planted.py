@@ -79,7 +79,7 @@ def plant(
     length_link: float = 0.25,
     seed: int = 0,
 ) -> tuple[World, Truth]:
-    """A planted world and its truth; by default the one of `python -m experiments.planted --size=full`.
+    """A planted world and its truth; the defaults are those of the full table.
 
     Args:
         sentences: parallel sentences a language, in `documents` of equal size.
@@ -120,14 +120,14 @@ def plant(
     alone = places[1].reshape(languages, concepts, specific)
     experts = np.zeros((languages, concepts, neurons), bool)
     responses = np.empty((languages * sentences, neurons), np.float32)
-    lengths = np.empty((languages, sentences), int)
+    tokens = np.empty((languages, sentences), int)
     for language, shift in enumerate(np.broadcast_to(d_prime, languages)):
         block = rng.standard_normal((sentences, neurons), np.float32)
         block[:, places[2]] = 0.95 * identity + 0.3 * block[:, places[2]]
-        lengths[language] = np.maximum(2, np.round(np.exp(2.9 + 0.4 * (
+        tokens[language] = np.maximum(2, np.round(np.exp(2.9 + 0.4 * (
             0.93 * base + 0.36 * rng.normal(size=sentences)))))
         uniform = rng.random((sentences, length_neurons))
-        block[:, places[3]] = scipy.special.ndtri(uniform ** (1 / lengths[language][:, None]))
+        block[:, places[3]] = scipy.special.ndtri(uniform ** (1 / tokens[language][:, None]))
         block[:, places[4]] = 0
         for concept in range(concepts):
             mine = np.concatenate([together[concept], alone[language, concept]])
@@ -136,7 +136,7 @@ def plant(
         responses[language * sentences:(language + 1) * sentences] = block
     mark = lambda index: np.isin(np.arange(neurons), index)
     name = lambda letter, index: np.tile(np.char.add(letter, index.astype(str)), languages)
-    lengths = lengths.reshape(-1)
+    lengths = tokens.reshape(-1)
     world = World(
         responses, np.tile(labels, (languages, 1)),
         np.repeat([f"language {i}" for i in range(languages)], sentences),
@@ -210,7 +210,7 @@ def plant_size(size: Size, **settings: Any) -> tuple[World, Truth]:
     """A world of one of the table's sizes; `settings` as for `plant`."""
     nuisance = size.planted * size.concepts
     neurons = size.neurons
-    if settings.get("specific", 0) > size.planted:  # room for more specific neurons than METHOD plants
+    if settings.get("specific", 0) > size.planted:  # make room for them
         neurons += size.concepts * size.languages * (settings["specific"] - size.planted)
     defaults: dict[str, Any] = dict(
         languages=size.languages, concepts=size.concepts, sentences=size.sentences,
@@ -267,23 +267,25 @@ def planted_table(
         rate(f"precision where concepts have lengths, {name}", hits, called.sum())
         for kind, neurons in (("anchor", truth.anchors), ("length", truth.length)):
             calls, of = abstract_calls(called[..., neurons])
-            rate(f"{kind} neurons called shared, {name}", calls, of, 0 if adjusted else np.nan, 0.01)
-    low, high = scipy.stats.binom.interval(0.95, size.null_worlds, 0.05) / np.float64(size.null_worlds)
+            low = 0 if adjusted else np.nan
+            rate(f"{kind} neurons called shared, {name}", calls, of, low, 0.01)
+    few, many = scipy.stats.binom.interval(0.95, size.null_worlds, 0.05)
     rate(f"share of {size.null_worlds} worlds with a false call, d' = 0",
-         false_positives(size.null_worlds, seed=seed), size.null_worlds, low, high)
+         false_positives(size.null_worlds, seed=seed), size.null_worlds, few / size.null_worlds,
+         many / size.null_worlds)
     recovered = recovered_fractions(size, seed=seed)
     for fraction, value in zip(FRACTIONS, recovered):
         rows.append((f"shared fraction, planted {fraction}", value, np.nan, np.nan, np.nan))
     line = scipy.stats.linregress(FRACTIONS, recovered)
     rows.append(("slope of shared fraction", line.slope, line.stderr, 0.95, 1.05))
-    rows.append(("intercept of shared fraction", line.intercept, line.intercept_stderr, -0.02, 0.02))
-    names, *columns = zip(*rows)
-    measured, sd, lows, highs = (np.array(column, float) for column in columns)
+    rows.append(
+        ("intercept of shared fraction", line.intercept, line.intercept_stderr, -0.02, 0.02))
+    measured, sd, lows, highs = np.array([row[1:] for row in rows], float).T
     return xr.Dataset(
         {"measured": ("check", measured), "sd": ("check", sd), "low": ("check", lows),
          "high": ("check", highs), "barred": ("check", ~np.isnan(lows)),
          "met": ("check", (measured >= lows) & (measured <= highs))},
-        coords={"check": list(names)}, attrs={**size._asdict(), "seed": seed})
+        coords={"check": [row[0] for row in rows]}, attrs={**size._asdict(), "seed": seed})
 
 
 def abstract_calls(called: np.ndarray) -> tuple[int, int]:

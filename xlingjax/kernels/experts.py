@@ -120,7 +120,7 @@ def keep_best(
     return best_values, best
 
 
-def _mix(x):
+def _mix(x: Any) -> Any:
     """A bijection of 32-bit integers that scatters neighbours (the finaliser of MurmurHash3)."""
     x = (x ^ (x >> np.uint32(16))) * np.uint32(0x85EBCA6B)
     x = (x ^ (x >> np.uint32(13))) * np.uint32(0xC2B2AE35)
@@ -141,7 +141,7 @@ def ties_at_cut(ap: Float[np.ndarray, "*batch N"], k: int) -> Int[np.ndarray, "*
     comparable = np.where(np.isnan(ap), -np.inf, ap)
     if ap.shape[-1] <= k:
         return np.zeros(ap.shape[:-1], int)
-    cut = np.sort(comparable, axis=-1)[..., -k, None]
+    cut = np.partition(comparable, -k, axis=-1)[..., -k, None]
     left_out = (comparable >= cut).sum(-1) - k
     return np.asarray(np.where(cut[..., 0] > -np.inf, left_out, 0))
 
@@ -198,16 +198,16 @@ def set_overlap(a: Any, b: Any, total: Any, k: Any = None, strata: Any = None) -
     return Overlap(overlap, chance, sd, (overlap - chance) / (1 - chance))
 
 
-def _prefix(xp, sets, size):
+def _prefix(xp: Any, sets: Any, size: Any) -> Any:
     return xp.where(xp.arange(sets.shape[-1]) < size[..., None], sets, -1)
 
 
-def _by_stratum(xp, sets, strata, count):
+def _by_stratum(xp: Any, sets: Any, strata: np.ndarray, count: int) -> Any:
     member = xp.where(sets >= 0, xp.asarray(strata)[sets], -1)
     return (member[..., None] == xp.arange(count)).sum(-2)
 
 
-def hypergeometric(a, b, total):
+def hypergeometric(a: Any, b: Any, total: Any) -> tuple[Any, Any]:
     """Mean and variance of what random sets of a and b neurons out of `total` share.
 
     >>> mean, variance = hypergeometric(4.0, 4.0, 10.0)
@@ -226,8 +226,8 @@ def marginal_chance(
     """Neurons shared by chance if each kept how often it is an expert of the *other* concepts.
 
     sum_i p_i q_i, p_i being the share of the other concepts of which neuron i is an expert in A,
-    q_i the same in B. Neurons that are experts of everything raise it. With mutually exclusive concepts
-    it is biased low, so it is never the only control.
+    q_i the same in B. Neurons that are experts of everything raise it. With mutually exclusive
+    concepts it is biased low, so it is never the only control.
 
     Returns:
         Expected number of shared neurons of every concept (not a share of k); NaN for one concept.

@@ -98,7 +98,7 @@ def joint_permutations(
     each language.
 
     Args:
-        within: group (for example the half) of every sentence, constant in a block, which stays in it.
+        within: group (such as the half) of every sentence, constant in a block; blocks stay in it.
 
     Returns:
         The row whose labels each row takes: `labels[source[draw]]`.
@@ -169,13 +169,13 @@ def equal_counts(
     place = rng.permutation(items)[item]
     order = np.lexsort((place, rng.permutation(blocks.max(initial=-1) + 1)[blocks]))
     counts = np.array([
-        [(labels[language == group] == value).sum(0) for value in (0, 1)]
+        [np.count_nonzero(labels[language == group] == value, axis=0) for value in (0, 1)]
         for group in range(language.max(initial=-1) + 1)])
-    present = (counts > 0).all(1)
-    fewest = np.where(present[:, None], counts, np.iinfo(int).max).min(0)
+    present = np.all(counts > 0, axis=1, keepdims=True)
+    fewest = np.where(present, counts, np.iinfo(int).max).min(0)
     equal = labels.copy()
-    for group, value, concept in zip(*np.nonzero((counts > fewest) & present[:, None])):
-        rows = order[(labels[order, concept] == value) & (language[order] == group)]
+    for group, value, concept in zip(*np.nonzero((counts > fewest) & present)):
+        rows = order[np.equal(labels[order, concept], value) & np.equal(language[order], group)]
         equal[rows[fewest[value, concept]:], concept] = -1
     return equal
 
