@@ -7,13 +7,12 @@ The precision at FDR 5 % should be near 0.95, the slope of the recovered shared 
 """
 
 import pathlib
-import sys
 
-from absl import app, flags
+from absl import flags
 from tqdm import tqdm
 
+from experiments._main import run
 from xlingjax.analyses import planted
-from xlingjax.errors import InputError
 
 SIZE = flags.DEFINE_enum("size", "small", list(planted.SIZES), "Size of the worlds.")
 SEED = flags.DEFINE_integer("seed", 0, "Seed of the worlds and of the permutations.", lower_bound=0)
@@ -21,14 +20,12 @@ WORKDIR = flags.DEFINE_string(
     "workdir", None, "Folder for result.nc and planted.csv; nothing is written without it.")
 
 
-def main(arguments: list[str]) -> None:
-    if len(arguments) > 1:
-        raise app.UsageError(f"unknown arguments: {' '.join(arguments[1:])}")
+def main() -> None:
     size = planted.SIZES[SIZE.value]
-    settings = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in size._asdict().items())
+    settings = ", ".join(f"{name} {value}" for name, value in size._asdict().items())
     print(f"Planted worlds ({SIZE.value}): {settings}; seed {SEED.value}")
     result = planted.planted_table(
-        size, SEED.value, progress=lambda steps: tqdm(steps, "worlds", file=sys.stderr))
+        size, SEED.value, progress=lambda steps: tqdm(steps, "worlds"))
     table = result.to_dataframe()
     print(f"{'check':<52} {'measured':>9} {'sd':>7} {'from':>7} {'to':>7}  met")
     for check, row in table.iterrows():
@@ -42,16 +39,5 @@ def main(arguments: list[str]) -> None:
         table.to_csv(folder / "planted.csv")
 
 
-def run() -> None:
-    """Entry point: an `InputError` is one sentence and exit code 1."""
-    def guarded(arguments: list[str]) -> None:
-        try:
-            main(arguments)
-        except InputError as error:
-            sys.exit(str(error))
-
-    app.run(guarded)
-
-
 if __name__ == "__main__":
-    run()
+    run(main)

@@ -1,8 +1,8 @@
 """Which neurons are experts of a concept in each language, and how many the languages share.
 
-One checkpoint: pooled responses and labels go in, a dataset with every overlap beside its chance, its
-ceiling and its nulls comes out. A trace is this over checkpoints, under one seed, so that the same
-halves and permutations are used at each and bands over checkpoints can be had (`kernels.traces`).
+One checkpoint: pooled responses and labels go in, a dataset with every overlap beside its chance,
+its ceiling and its nulls comes out. A trace is this over checkpoints under one seed: halves and
+permutations are the same at each, so that bands over checkpoints can be had (`kernels.traces`).
 """
 
 import math
@@ -54,6 +54,7 @@ def concept_experts(
     k: int | None = None,
     ks: Sequence[int] | None = None,
     permutations: int = 20,
+    length_permutations: int | None = None,
     halvings: int = 4,
     name_draws: int = 999,
     bootstraps: int = 0,
@@ -69,7 +70,7 @@ def concept_experts(
         labels: int8[S, C]; 1, 0, -1 = not labelled.
         languages, documents, parallel: str[S] as in `Corpus`; "" = no translation.
         lengths, characters: int[S], tokens and characters of each sentence.
-        strata: int[N], layer and site of every neuron (`NeuronIndex.strata`); one stratum by default.
+        strata: int[N], layer and site of every neuron (`NeuronIndex.strata`); by default all one.
         position: int[S], place of the sentence in its document; order of rows by default.
         k: size of the sets; `default_k(N)` by default. ks: the curve; k/4 to 4k by default.
         permutations: of the labels, jointly in all languages. They are dealt out over the halvings,
@@ -77,6 +78,9 @@ def concept_experts(
             errs on the safe side. p is at least 1 / (permutations + 1). Calibrated sets pool
             permutations / halvings draws of all neurons, and so have either none or at least
             halvings / (permutations * level) members.
+        length_permutations: the same for "length", whose sentences differ from concept to concept,
+            so that each permutation costs about five times as much; a quarter by default.
+            `smallest_p` says what either can reach.
         halvings: random halvings of the documents, averaged.
         name_draws: permutations of concept names. bootstraps: draws of documents for the intervals
             (each ranks all neurons again); with 0 they resample concepts only.
@@ -84,13 +88,13 @@ def concept_experts(
         adjustments: "raw", and "length": negatives matched by decile of token count.
 
     Returns:
-        Dimensions `adjustment`, `language`, `language_b`, `concept`, `k`, `draw`, `stratum`, `rank`,
-        `breadth`, `covariate`; every variable has a `long_name`. Overlaps are shares of k, experts of
-        `language` from one half of the documents against those of `language_b` from the other. What
-        cannot be computed is NaN (`usable` counts it).
+        Dimensions `adjustment`, `language`, `language_b`, `concept`, `k`, `draw`, `stratum`,
+        `rank`, `breadth`, `covariate`. Overlaps are shares of k, experts of `language` from one
+        half of the documents against those of `language_b` from the other. What cannot be computed
+        is NaN (`usable` says where).
 
     Raises:
-        InputError: where shapes do not fit, or no concept has positives and negatives in a language.
+        InputError: where shapes do not fit, or no concept has positives and negatives.
     """
     labels = np.asarray(labels, np.int8)
     languages, documents, parallel = (np.asarray(x, str) for x in (languages, documents, parallel))
@@ -101,9 +105,10 @@ def concept_experts(
     unknown = set(adjustments) - {"raw", "length"}
     if unknown or not adjustments:
         raise InputError(f"adjustments {sorted(unknown)} are unknown; choose among raw, length")
-    if permutations < 2 or halvings < 1:
+    fewest = permutations if length_permutations is None else min(permutations, length_permutations)
+    if fewest < 2 or halvings < 1:
         raise InputError(
-            f"{permutations} permutations and {halvings} halvings give no null; ask for at least 2 and 1")
+            f"{fewest} permutations and {halvings} halvings give no null; ask for at least 2 and 1")
     names = list(dict.fromkeys(languages.tolist()))
     rows = [np.flatnonzero(languages == name) for name in names]
     concepts = [str(i) for i in range(labels.shape[1])] if concepts is None else list(concepts)
@@ -132,28 +137,35 @@ def concept_experts(
         chosen = resampling.equal_counts(chosen, languages, blocks, parallel, seed)
         if adjustment == adjustments[0] and not _usable(data, chosen).any():
             raise InputError(
-                "no concept has both positive and negative sentences in any language; check the labels")
-        versions.append(_analyse(data, chosen, concepts, name_draws, bootstraps))
-    dataset = xr.concat(versions, "adjustment", join="exact").assign_coords(adjustment=list(adjustments))
+                "no concept has positive and negative sentences in any language; check the labels")
+        draws = permutations
+        if adjustment == "length":
+            draws = length_permutations or max(2, permutations // 4)
+        versions.append(_analyse(
+            data._replace(permutations=draws), chosen, concepts, name_draws, bootstraps))
+    dataset = xr.concat(versions, "adjustment", join="outer")
+    dataset = dataset.assign_coords(adjustment=list(adjustments))
     dataset["constant_neurons"] = ("language", constant.sum(1))
     dataset["nonfinite_neurons"] = ("language", broken.sum(1))
     dataset["sentences"] = ("language", np.array([len(index) for index in rows]))
     tied = parallel != ""
     dataset.attrs.update(
-        k=k, neurons=total, alive=alive, documents=int(blocks.max() + 1), sentences=count, seed=seed,
-        permutations=permutations, halvings=halvings, bootstraps=bootstraps, fdr=level,
-        smallest_p=1 / (permutations + 1),
+        k=k, neurons=total, alive=alive, documents=int(blocks.max() + 1), sentences=count,
+        seed=seed, permutations=permutations, halvings=halvings, bootstraps=bootstraps, fdr=level,
         smallest_name_p=max(1 / (name_draws + 1), 1 / math.factorial(min(len(concepts), 20))),
         permutation=("labels by parallel id, identical in all languages, whole documents together"
                      if tied.all() else "documents within each language (no parallel ids)"
-                     if not tied.any() else "by parallel id where there is one, else within language"),
+                     if not tied.any() else "by parallel id, else within language"),
         interval="documents and concepts" if bootstraps else "concepts only")
     for name, text in LONG_NAMES.items():
         dataset[name].attrs["long_name"] = text
     return dataset
 
 
-def _check(responses, labels, languages, documents, parallel, lengths, characters) -> tuple[int, int]:
+def _check(
+    responses: Any, labels: Any, languages: Any, documents: Any, parallel: Any, lengths: Any,
+    characters: Any,
+) -> tuple[int, int]:
     if len(responses.shape) != 2:
         raise InputError(f"responses have shape {responses.shape}; give sentences x neurons")
     count, total = responses.shape
@@ -164,7 +176,8 @@ def _check(responses, labels, languages, documents, parallel, lengths, character
         if len(value) != count:
             raise InputError(f"{name} has {len(value)} entries for {count} sentences of responses")
     if not (count and total and labels.shape[1]):
-        raise InputError(f"{count} sentences, {total} neurons and {labels.shape[1]} concepts: none may be 0")
+        raise InputError(
+            f"{count} sentences, {total} neurons and {labels.shape[1]} concepts: none may be 0")
     return count, total
 
 
@@ -176,7 +189,7 @@ def _positions(languages: np.ndarray, documents: np.ndarray) -> np.ndarray:
     return out
 
 
-def _health(responses, rows, total) -> tuple[np.ndarray, np.ndarray]:
+def _health(responses: Any, rows: list[np.ndarray], total: int) -> tuple[np.ndarray, np.ndarray]:
     """bool[G, N]: constant in the language; bool[G, N]: NaN or infinite somewhere."""
     constant, broken = np.zeros((len(rows), total), bool), np.zeros((len(rows), total), bool)
     for language, index in enumerate(rows):
@@ -193,9 +206,11 @@ def _usable(data: Data, labels: np.ndarray) -> np.ndarray:
         (labels[index] == 1).any(0) & (labels[index] == 0).any(0) for index in data.rows])
 
 
-def _analyse(data: Data, labels, concepts, name_draws: int, bootstraps: int) -> xr.Dataset:
+def _analyse(
+    data: Data, labels: np.ndarray, concepts: list[str], name_draws: int, bootstraps: int,
+) -> xr.Dataset:
     usable = _usable(data, labels)
-    out = {"usable": (("language", "concept"), usable), **_whole(data, labels)}
+    out: dict[str, Any] = {"usable": (("language", "concept"), usable), **_whole(data, labels)}
     halves = across_halves(data, labels, name_draws)
     out.update(halves)
     pair = ("language", "language_b")
@@ -213,6 +228,7 @@ def _analyse(data: Data, labels, concepts, name_draws: int, bootstraps: int) -> 
         "same_half_p": ((*pair, "k"), _p(mean_of(within, 2), within_draws)),
         "ceiling": (("language", "concept", "k"), np.einsum("aack->ack", cross)),
         "shared_fraction": ((*pair, "k"), np.moveaxis(fraction, 0, -1)),
+        "smallest_p": ((), 1 / (data.permutations + 1)),
         "chance_uniform": ("k", data.ks / data.alive),
         "chance_uniform_sd": ("k", np.sqrt(experts.hypergeometric(
             data.ks, data.ks, np.float64(data.alive))[1]) / data.ks),
@@ -221,7 +237,8 @@ def _analyse(data: Data, labels, concepts, name_draws: int, bootstraps: int) -> 
     out |= _intervals(data, labels, cross[..., at_k], null[..., at_k], sd[..., at_k], bootstraps)
     return xr.Dataset(out, coords={
         "language": data.names, "language_b": data.names, "concept": concepts, "k": data.ks,
-        "covariate": list(COVARIATES), "breadth": np.arange(1, len(data.names) + 1)})
+        "draw": np.arange(data.permutations), "covariate": list(COVARIATES),
+        "breadth": np.arange(1, len(data.names) + 1)})
 
 
 def _p(observed: np.ndarray, draws: np.ndarray) -> np.ndarray:
@@ -229,10 +246,11 @@ def _p(observed: np.ndarray, draws: np.ndarray) -> np.ndarray:
     return np.where(np.isnan(observed), np.nan, p)
 
 
-def _whole(data: Data, labels) -> dict:
-    """Everything that takes all sentences of a language: the sets, AP, calibration, breadth, length."""
+def _whole(data: Data, labels: np.ndarray) -> dict[str, Any]:
+    """What takes all sentences of a language: sets, AP, calibration, breadth, length."""
     sources = resampling.joint_permutations(
-        data.blocks, data.parallel, data.languages, -(-data.permutations // data.halvings), data.seed)
+        data.blocks, data.parallel, data.languages, -(-data.permutations // data.halvings),
+        data.seed)
     cells, cuts, by_length, called = [], [], [], []
     observed = np.empty((labels.shape[1], data.total), np.float32)
     for language, rows in enumerate(data.rows):
@@ -268,7 +286,8 @@ def _whole(data: Data, labels) -> dict:
         "calibrated": (cell_dims, np.stack(called)),
         "calibrated_cut": (cell_dims, np.stack(cuts)),
         "covariate_ap": ((*cell_dims, "covariate"), alone[:, 0]),
-        "covariate_p": ((*cell_dims, "covariate"), _p(alone[:, 0], np.moveaxis(alone[:, 1:], 1, 0))),
+        "covariate_p": (
+            (*cell_dims, "covariate"), _p(alone[:, 0], np.moveaxis(alone[:, 1:], 1, 0))),
         "experts_by_stratum": (
             ("language", "stratum"), sharing.stratum_counts(sets[:, 0], strata).mean(1)),
         "breadth_neurons": (("concept", "breadth"), counts[0]),
@@ -277,7 +296,10 @@ def _whole(data: Data, labels) -> dict:
     }
 
 
-def _intervals(data: Data, labels, cross, null, sd, bootstraps: int) -> dict:
+def _intervals(
+    data: Data, labels: np.ndarray, cross: np.ndarray, null: np.ndarray, sd: np.ndarray,
+    bootstraps: int,
+) -> dict[str, Any]:
     """Estimate +- 1.96 bootstrap standard deviations, documents and concepts crossed.
 
     A percentile interval would lie too low: a draw holds only 63 % of the documents, and overlap
@@ -293,7 +315,7 @@ def _intervals(data: Data, labels, cross, null, sd, bootstraps: int) -> dict:
         fractions.append(sharing.shared_fraction(chosen, null, sd))
     estimate = mean_of(cross, -1)
     pair = ("language", "language_b")
-    out = {}
+    out: dict[str, Any] = {}
     for name, centre, draws in (
             ("overlap", estimate, overlaps),
             ("shared_fraction", sharing.shared_fraction(estimate, null, sd), fractions)):
@@ -309,6 +331,7 @@ LONG_NAMES = {
     "same_half_overlap": "experts shared on the same documents (diagnostic), share of k",
     "ceiling": "a language against itself across document halves, share of k",
     "null_overlap": "mean overlap across halves under jointly permuted labels",
+    "smallest_p": "the smallest p that so many permutations can give",
     "p": "p of the mean overlap under jointly permuted labels",
     "same_half_p": "the same for overlap on the same documents",
     "shared_fraction": "(overlap - null) / (sqrt(ceiling_A ceiling_B) - null)",
@@ -317,10 +340,10 @@ LONG_NAMES = {
     "chance_marginal": "overlap if neurons kept how often they are experts of other concepts",
     "name_null": "mean overlap under permuted concept names",
     "name_p": "p of the mean overlap under permuted concept names",
-    "reliability": "(AP - prevalence) / (1 - prevalence) in language_b, other documents, of language's experts",
+    "reliability": "(AP - prevalence) / (1 - prevalence) in language_b, other documents",
     "reliability_min": "the smallest of these over the other languages",
     "calibrated": "neurons above the permutation null at the false discovery rate",
-    "calibrated_overlap": "shared calibrated neurons / geometric mean of the two sets' sizes, across halves",
+    "calibrated_overlap": "shared calibrated neurons / geometric mean of sizes, across halves",
     "breadth_neurons": "neurons that are experts in exactly so many languages",
     "ap_at_k": "average precision of the k-th expert",
     "null_ap_at_k": "average precision of the k-th expert under permuted labels",

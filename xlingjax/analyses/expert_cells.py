@@ -49,8 +49,8 @@ class Cell(NamedTuple):
     prevalence: np.ndarray  # float[C]
 
 
-def read(responses, rows: np.ndarray, neurons: slice) -> np.ndarray:
-    """float[len(rows), n]; reads the span of rows that holds them, a language's rows lie together."""
+def read(responses: Any, rows: np.ndarray, neurons: slice) -> np.ndarray:
+    """float[len(rows), n]; reads the span of these rows, as those of a language lie together."""
     first = int(rows.min())
     return np.asarray(responses[first:int(rows.max()) + 1, neurons])[rows - first]
 
@@ -61,7 +61,10 @@ def slices(total: int, width: int) -> Iterator[slice]:
     return (slice(start, min(start + width, total)) for start in range(0, total, width))
 
 
-def cell_of(data: Data, rows, labels, width: int, seed: Sequence[int], out=None) -> Cell:
+def cell_of(
+    data: Data, rows: np.ndarray, labels: np.ndarray, width: int, seed: Sequence[int],
+    out: np.ndarray | None = None,
+) -> Cell:
     """Experts under every labelling of some sentences; neurons constant on them are left out.
 
     Args:
@@ -75,9 +78,11 @@ def cell_of(data: Data, rows, labels, width: int, seed: Sequence[int], out=None)
     where = None if (columns >= 0).all() else columns >= 0
     empty = ~(positive.any(0) & (columns == 0).any(0))
     tie_seed = seed_of(data, *seed)
-    values, sets, null = None, None, np.zeros((concepts, calibration.BINS), int)
+    values = np.empty((columns.shape[1], 0), np.float32)
+    sets = np.empty((columns.shape[1], 0), np.int32)
+    null = np.zeros((concepts, calibration.BINS), int)
     observed = np.empty((concepts, data.total), np.float32) if out is None else out
-    for neurons in slices(data.total, BLOCK_BYTES // (4 * columns.shape[1])):
+    for neurons in slices(data.total, BLOCK_BYTES // (4 * max(columns.shape))):
         block = read(data.responses, rows, neurons)
         ap = np.array(average_precision(block, positive, where), np.float32)
         ap[empty] = np.nan
@@ -85,12 +90,10 @@ def cell_of(data: Data, rows, labels, width: int, seed: Sequence[int], out=None)
         observed[:, neurons] = ap[:concepts]
         for start in range(concepts, len(ap), concepts):
             null += calibration.ap_counts(ap[start:start + concepts])
-        numbers = np.arange(neurons.start, neurons.stop, dtype=np.int32)[None]
-        if values is not None:
-            ap = np.concatenate([values, ap], axis=1)
-            numbers = np.concatenate(
-                [sets, np.broadcast_to(numbers, (len(ap), numbers.shape[1]))], axis=1)
-        values, sets = experts.keep_best(ap, numbers, width, tie_seed)
+        numbers = np.arange(neurons.start, neurons.stop, dtype=np.int32)
+        values, sets = experts.keep_best(
+            np.concatenate([values, ap], axis=1),
+            np.concatenate([sets, np.broadcast_to(numbers, ap.shape)], axis=1), width, tie_seed)
     shape = (draws, concepts, width)
     counts = (labels[0] >= 0).sum(0)
     return Cell(
@@ -98,7 +101,7 @@ def cell_of(data: Data, rows, labels, width: int, seed: Sequence[int], out=None)
         (labels[0] == 1).sum(0) / np.maximum(counts, 1))
 
 
-def labellings(labels, rows, sources) -> np.ndarray:
+def labellings(labels: np.ndarray, rows: np.ndarray, sources: np.ndarray) -> np.ndarray:
     """int8[1 + P, rows, C]: the labels of some rows, and their permutations."""
     return np.concatenate([labels[rows][None], labels[sources[:, rows]]])
 
@@ -108,15 +111,15 @@ def seed_of(data: Data, *words: int) -> int:
     return int(np.random.SeedSequence([data.seed, *words]).generate_state(1)[0])
 
 
-def scratch(shape) -> tuple[np.ndarray, Any]:
-    """float32 memory, or a temporary file where it is large; the second value keeps the file alive."""
+def scratch(shape: tuple[int, ...]) -> tuple[np.ndarray, Any]:
+    """float32 memory, or a temporary file where it is large, and the file, to be kept alive."""
     if 4 * math.prod(shape) <= IN_MEMORY:
         return np.empty(shape, np.float32), None
     file = tempfile.TemporaryFile()
     return np.memmap(file, np.float32, "w+", shape=shape), file
 
 
-def mean_of(values: np.ndarray, axis) -> np.ndarray:
+def mean_of(values: np.ndarray, axis: int) -> np.ndarray:
     """The mean of what is not NaN; NaN where nothing is."""
     counted = ~np.isnan(values)
     total = np.where(counted, values, 0).sum(axis)

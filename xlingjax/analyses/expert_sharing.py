@@ -4,6 +4,9 @@ Every overlap comes with the same under jointly permuted labels, by stratum, by 
 under permuted concept names; each is averaged over random halvings of the documents.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 
 from xlingjax.analyses.expert_cells import (
@@ -17,7 +20,7 @@ from xlingjax.analyses.expert_cells import (
 from xlingjax.kernels import calibration, experts, resampling, sharing
 
 
-def across_halves(data: Data, labels, name_draws: int) -> dict:
+def across_halves(data: Data, labels: np.ndarray, name_draws: int) -> dict[str, Any]:
     """Everything that sets one half of the documents against the other, averaged over halvings."""
     languages, concepts = len(data.names), labels.shape[1]
     width, strata = int(data.ks.max()), np.maximum(data.strata, 0)
@@ -31,7 +34,8 @@ def across_halves(data: Data, labels, name_draws: int) -> dict:
         sources = resampling.joint_permutations(
             data.blocks, data.parallel, data.languages, draws, seed_of(data, 2, halving), half)
         sets = np.full((2, languages, 1 + draws, concepts, width), -1, np.int32)
-        prevalence, cuts = np.full((2, languages, concepts), np.nan), np.empty((2, languages, concepts))
+        prevalence = np.full((2, languages, concepts), np.nan)
+        cuts = np.empty((2, languages, concepts))
         for side in (0, 1):
             for language, index in enumerate(data.rows):
                 rows = index[half[index] == side]
@@ -43,7 +47,7 @@ def across_halves(data: Data, labels, name_draws: int) -> dict:
                 sets[side, language], prevalence[side, language] = cell.sets, cell.prevalence
                 cuts[side, language] = calibration.fdr_cut(
                     calibration.ap_counts(ap[side, language]), cell.null, data.level)
-        pairs = [[sharing.half_overlaps(sets[:, :, draw, concept], data.ks) for concept in range(concepts)]
+        pairs = [[sharing.half_overlaps(sets[:, :, draw, c], data.ks) for c in range(concepts)]
                  for draw in range(1 + draws)]
         across = np.array([[both[0] for both in row] for row in pairs])  # [1 + P, C, k, G, G]
         within = np.array([[both[1] for both in row] for row in pairs])
@@ -90,12 +94,12 @@ def across_halves(data: Data, labels, name_draws: int) -> dict:
     }
 
 
-def _both_orders(measure, sets, strata) -> np.ndarray:
+def _both_orders(measure: Callable, sets: np.ndarray, strata: np.ndarray) -> np.ndarray:
     first, second = measure(sets[0], sets[1], strata), measure(sets[1], sets[0], strata)
     return (first + second) / 2
 
 
-def _chances(data: Data, sets, strata) -> dict:
+def _chances(data: Data, sets: np.ndarray, strata: np.ndarray) -> dict[str, np.ndarray]:
     """Chance overlaps of the sets found, [G, G, C] as shares of k, and by stratum as neurons."""
     size = np.maximum(np.bincount(data.strata[data.strata >= 0], minlength=strata.max() + 1), 1)
     counts = sharing.stratum_counts(sets, strata) / np.sqrt(size)  # [2, G, C, strata]
@@ -109,14 +113,14 @@ def _chances(data: Data, sets, strata) -> dict:
             "marginal": marginal / data.k}
 
 
-def _names(data: Data, sets, names) -> dict:
+def _names(data: Data, sets: np.ndarray, names: np.ndarray) -> dict[str, np.ndarray]:
     """The null of permuted concept names, on concepts found in both halves and languages."""
     count = sets.shape[1]
     mean, sd, p = (np.full((count, count), np.nan) for _ in range(3))
     every = np.arange(sets.shape[2])
     for a in range(count):
         for b in range(count):
-            usable = (sets[:, [a, b], :, 0] >= 0).all((0, 1))
+            usable = np.all(sets[:, [a, b], :, 0] >= 0, axis=(0, 1))
             if usable.sum() < 2:
                 continue
             table = (sharing.name_overlaps(sets[0, a], sets[1, b], data.total)
@@ -136,13 +140,16 @@ def _among(names: np.ndarray, usable: np.ndarray) -> np.ndarray:
     return out
 
 
-def _other_half(ap, prevalence, cuts, sets) -> dict:
+def _other_half(
+    ap: np.ndarray, prevalence: np.ndarray, cuts: np.ndarray, sets: np.ndarray,
+) -> dict[str, np.ndarray]:
     """Reliability of experts on other documents, and the overlap of the calibrated sets."""
     transfer, shared, sizes = [], [], []
     for concept in range(ap.shape[2]):
         transfer.append(sharing.reliability(
             np.asarray(ap[:, :, concept]), prevalence[..., concept], sets[:, :, concept]))
-        called = calibration.above(np.asarray(ap[:, :, concept]), cuts[..., concept]).astype(np.float32)
+        called = calibration.above(np.asarray(ap[:, :, concept]), cuts[..., concept])
+        called = called.astype(np.float32)
         both = called[0] @ called[1].T
         shared.append((both + both.T) / 2)
         sizes.append(called.sum(-1))
@@ -155,9 +162,9 @@ def _other_half(ap, prevalence, cuts, sets) -> dict:
             "calibrated_shared": shares, "calibrated_overlap": overlap}
 
 
-def bootstrap_overlap(data: Data, labels, draw: int) -> np.ndarray:
+def bootstrap_overlap(data: Data, labels: np.ndarray, draw: int) -> np.ndarray:
     """float[G, G, C]: overlap across the halves of one bootstrap sample of the documents."""
-    half = resampling.documentacross_halves(data.blocks, data.languages, seed_of(data, 5, draw))
+    half = resampling.document_halves(data.blocks, data.languages, seed_of(data, 5, draw))
     times = resampling.document_bootstrap(data.blocks, seed_of(data, 6, draw))
     sets = np.full((2, len(data.names), labels.shape[1], data.k), -1, np.int32)
     for side in (0, 1):

@@ -7,8 +7,8 @@ lengths correlate between translations, and every second concept lives in longer
 analysis sees the `World`; the `Truth` is kept apart and only compared with what was found.
 """
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.special
@@ -55,9 +55,10 @@ class Size(NamedTuple):
     null_worlds: int
 
 
+FRACTIONS = (0.0, 0.25, 0.5, 0.75, 1.0)
 SIZES = {
     "small": Size(3, 4, 400, 100, 1500, 10, 10, 60),
-    "full": Size(10, 20, 1000, 250, 10_000, 20, 6, 200),
+    "full": Size(10, 20, 1000, 250, 10_000, 20, 5, 200),
 }
 
 
@@ -78,13 +79,13 @@ def plant(
     length_link: float = 0.25,
     seed: int = 0,
 ) -> tuple[World, Truth]:
-    """A planted world and its truth.
+    """A planted world and its truth; the defaults are those of the full table.
 
     Args:
         sentences: parallel sentences a language, in `documents` of equal size.
         shared, specific: neurons for each concept; specific ones for each language as well.
         anchors, length_neurons: in all. constant: share of all neurons.
-        d_prime: shift of a neuron's response by its concept, in standard deviations; or one a language.
+        d_prime: shift of a response by the concept, in standard deviations; or one a language.
         prevalence: share of positive sentences; or one a concept.
         clustering: correlation within a document of the labels' and anchors' latent variable.
         length_link: correlation of every second concept's latent variable with sentence length.
@@ -109,7 +110,8 @@ def plant(
     link = np.where(np.arange(concepts) % 2, length_link, 0)
     drive = latent(concepts) * np.sqrt(1 - link**2) + base[:, None] * link
     rank = drive.argsort(0).argsort(0)
-    labels = (rank >= np.round(sentences * (1 - np.broadcast_to(prevalence, concepts)))).astype(np.int8)
+    negatives = np.round(sentences * (1 - np.broadcast_to(prevalence, concepts)))
+    labels = (rank >= negatives).astype(np.int8)
     identity = latent(anchors)
 
     places = np.split(rng.permutation(neurons), np.cumsum(
@@ -118,24 +120,23 @@ def plant(
     alone = places[1].reshape(languages, concepts, specific)
     experts = np.zeros((languages, concepts, neurons), bool)
     responses = np.empty((languages * sentences, neurons), np.float32)
-    lengths = np.empty((languages, sentences), int)
-    shifts = np.broadcast_to(d_prime, languages)
-    for language in range(languages):
+    tokens = np.empty((languages, sentences), int)
+    for language, shift in enumerate(np.broadcast_to(d_prime, languages)):
         block = rng.standard_normal((sentences, neurons), np.float32)
         block[:, places[2]] = 0.95 * identity + 0.3 * block[:, places[2]]
-        lengths[language] = np.maximum(2, np.round(np.exp(2.9 + 0.4 * (
+        tokens[language] = np.maximum(2, np.round(np.exp(2.9 + 0.4 * (
             0.93 * base + 0.36 * rng.normal(size=sentences)))))
         uniform = rng.random((sentences, length_neurons))
-        block[:, places[3]] = scipy.special.ndtri(uniform ** (1 / lengths[language][:, None]))
+        block[:, places[3]] = scipy.special.ndtri(uniform ** (1 / tokens[language][:, None]))
         block[:, places[4]] = 0
         for concept in range(concepts):
             mine = np.concatenate([together[concept], alone[language, concept]])
             experts[language, concept, mine] = True
-            block[:, mine] += (shifts[language] * labels[:, concept, None]).astype(np.float32)
+            block[:, mine] += (shift * labels[:, concept, None]).astype(np.float32)
         responses[language * sentences:(language + 1) * sentences] = block
     mark = lambda index: np.isin(np.arange(neurons), index)
     name = lambda letter, index: np.tile(np.char.add(letter, index.astype(str)), languages)
-    lengths = lengths.reshape(-1)
+    lengths = tokens.reshape(-1)
     world = World(
         responses, np.tile(labels, (languages, 1)),
         np.repeat([f"language {i}" for i in range(languages)], sentences),
@@ -182,7 +183,7 @@ def calibrated_sets(
 
 
 def recovered_fractions(
-    size: Size, fractions: Sequence[float] = (0, 0.25, 0.5, 0.75, 1), seed: int = 0, **planted,
+    size: Size, fractions: Sequence[float] = FRACTIONS, seed: int = 0, **planted: Any,
 ) -> np.ndarray:
     """The shared fraction found (mean over language pairs) in worlds with a planted one.
 
@@ -205,13 +206,13 @@ def recovered_fractions(
     return np.array(found)
 
 
-def plant_size(size: Size, **settings) -> tuple[World, Truth]:
+def plant_size(size: Size, **settings: Any) -> tuple[World, Truth]:
     """A world of one of the table's sizes; `settings` as for `plant`."""
     nuisance = size.planted * size.concepts
     neurons = size.neurons
-    if settings.get("specific", 0) > size.planted:  # room for more specific neurons than METHOD plants
+    if settings.get("specific", 0) > size.planted:  # make room for them
         neurons += size.concepts * size.languages * (settings["specific"] - size.planted)
-    defaults = dict(
+    defaults: dict[str, Any] = dict(
         languages=size.languages, concepts=size.concepts, sentences=size.sentences,
         documents=size.documents, neurons=neurons, shared=size.planted, specific=size.planted,
         anchors=nuisance, length_neurons=nuisance)
@@ -225,59 +226,66 @@ def false_positives(worlds: int, permutations: int = 20, level: float = 0.05, se
         world, _ = plant(
             languages=1, concepts=1, sentences=160, documents=40, neurons=200, anchors=20,
             length_neurons=20, d_prime=0, prevalence=0.15, seed=seed + number)
-        found += calibrated_sets(world, permutations, [level], adjusted=False, seed=number).any()
-    return int(found)
+        called = calibrated_sets(world, permutations, [level], adjusted=False, seed=number)
+        found += int(called.any())
+    return found
 
 
-def planted_table(size: Size, seed: int = 0, progress=iter) -> xr.Dataset:
+def planted_table(
+    size: Size, seed: int = 0, progress: Callable[[Iterable], Iterable] = iter,
+) -> xr.Dataset:
     """Every bar of the planted truth with what was measured.
 
     Returns:
-        Over the dimension `check`: `measured`, `sd` (binomial, or of the regression), the bar `low` to
-        `high`, `barred` (there is a bar) and `met`. A Benjamini-Hochberg set at 1 % has an expected
-        precision of hardly more than 0.99, so that bar is met or missed within sampling error.
+        Over the dimension `check`: `measured`, `sd` (binomial, or of the regression), the bar `low`
+        to `high`, `barred` (there is a bar) and `met`. A Benjamini-Hochberg set at 1 % has an
+        expected precision of hardly more than 0.99, so that bar is met or missed by sampling.
     """
     rows: list[tuple[str, float, float, float, float]] = []  # name, measured, its sd, low, high
 
-    def rate(name: str, hits, of, low=np.nan, high=1.0) -> None:
+    def rate(name: str, hits: int, of: int, low: float = np.nan, high: float = 1.0) -> None:
         share = hits / of if of else np.nan
         rows.append((name, share, np.sqrt(share * (1 - share) / max(of, 1)), low, high))
 
+    levels = (0.05, 0.01)
     for d_prime in progress((0.5, 1.0, 2.0, 3.0)):
-        world, truth = plant_size(size, d_prime=d_prime, seed=seed)
-        called = calibrated_sets(world, size.permutations, [0.05, 0.01], seed=seed)[:, 0]
-        for number, (level, precise, recalled) in enumerate(((5, 0.94, np.nan), (1, 0.99, 0.99))):
-            hits = (called[number] & truth.experts).sum()
-            if level == 5 or d_prime == 3:
-                rate(f"precision at FDR {level} %, d' = {d_prime}", hits, called[number].sum(), precise)
-                rate(f"recall at FDR {level} %, d' = {d_prime}", hits, truth.experts.sum(), recalled)
-        if d_prime == 3:
-            blocks = resampling.independent_blocks(world.documents, world.parallel)
-            half = resampling.document_halves(blocks, world.languages, seed)
-            for name, adjusted in (("length-adjusted", True), ("raw", False)):
-                called = calibrated_sets(
-                    world, size.permutations, [0.05], half, adjusted=adjusted, seed=seed)[0]
-                for kind, neurons in (("anchor", truth.anchors), ("length", truth.length)):
-                    hits, of = abstract_calls(called[..., neurons])
-                    rate(f"{kind} neurons called shared, {name}", hits, of,
-                         0 if adjusted else np.nan, 0.01)
-    low, high = scipy.stats.binom.interval(0.95, size.null_worlds, 0.05) / np.float64(size.null_worlds)
+        world, truth = plant_size(size, d_prime=d_prime, length_link=0, seed=seed)
+        called = calibrated_sets(world, size.permutations, levels, adjusted=False, seed=seed)[:, 0]
+        for level, sets, precise, recalled in zip(levels, called, (0.94, 0.99), (np.nan, 0.99)):
+            hits = (sets & truth.experts).sum()
+            if level == 0.05 or d_prime == 3:
+                rate(f"precision at FDR {level}, d' = {d_prime}", hits, sets.sum(), precise)
+                rate(f"recall at FDR {level}, d' = {d_prime}", hits, truth.experts.sum(), recalled)
+    world, truth = plant_size(size, d_prime=3.0, seed=seed)
+    half = resampling.document_halves(
+        resampling.independent_blocks(world.documents, world.parallel), world.languages, seed)
+    for adjusted in progress((False, True)):
+        name = "length-adjusted" if adjusted else "raw"
+        called = calibrated_sets(
+            world, size.permutations, [0.05], half, adjusted=adjusted, seed=seed)[0]
+        hits = (called & truth.experts).sum()
+        rate(f"precision where concepts have lengths, {name}", hits, called.sum())
+        for kind, neurons in (("anchor", truth.anchors), ("length", truth.length)):
+            calls, of = abstract_calls(called[..., neurons])
+            low = 0 if adjusted else np.nan
+            rate(f"{kind} neurons called shared, {name}", calls, of, low, 0.01)
+    few, many = scipy.stats.binom.interval(0.95, size.null_worlds, 0.05)
     rate(f"share of {size.null_worlds} worlds with a false call, d' = 0",
-         false_positives(size.null_worlds, seed=seed), size.null_worlds, low, high)
-    fractions = np.array([0, 0.25, 0.5, 0.75, 1])
-    recovered = recovered_fractions(size, fractions, seed)
-    for fraction, value in zip(fractions, recovered):
+         false_positives(size.null_worlds, seed=seed), size.null_worlds, few / size.null_worlds,
+         many / size.null_worlds)
+    recovered = recovered_fractions(size, seed=seed)
+    for fraction, value in zip(FRACTIONS, recovered):
         rows.append((f"shared fraction, planted {fraction}", value, np.nan, np.nan, np.nan))
-    line = scipy.stats.linregress(fractions, recovered)
+    line = scipy.stats.linregress(FRACTIONS, recovered)
     rows.append(("slope of shared fraction", line.slope, line.stderr, 0.95, 1.05))
-    rows.append(("intercept of shared fraction", line.intercept, line.intercept_stderr, -0.02, 0.02))
-    names, *columns = zip(*rows)
-    measured, sd, lows, highs = (np.array(column, float) for column in columns)
+    rows.append(
+        ("intercept of shared fraction", line.intercept, line.intercept_stderr, -0.02, 0.02))
+    measured, sd, lows, highs = np.array([row[1:] for row in rows], float).T
     return xr.Dataset(
         {"measured": ("check", measured), "sd": ("check", sd), "low": ("check", lows),
          "high": ("check", highs), "barred": ("check", ~np.isnan(lows)),
          "met": ("check", (measured >= lows) & (measured <= highs))},
-        coords={"check": list(names)}, attrs={**size._asdict(), "seed": seed})
+        coords={"check": [row[0] for row in rows]}, attrs={**size._asdict(), "seed": seed})
 
 
 def abstract_calls(called: np.ndarray) -> tuple[int, int]:

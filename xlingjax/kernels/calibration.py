@@ -21,7 +21,8 @@ def ap_counts(ap: Float[np.ndarray, "*batch N"]) -> Int[np.ndarray, "*batch bins
     """
     flat = ap.reshape(-1, ap.shape[-1])
     missing = np.isnan(flat)
-    place = np.minimum((np.where(missing, 0, flat) * BINS).astype(np.int64), BINS - 1)  # exact: BINS = 2^14
+    scaled = np.where(missing, 0, flat) * BINS  # exact, as BINS is a power of two
+    place = np.minimum(scaled.astype(np.int64), BINS - 1)
     place = np.where(missing, BINS, place) + np.arange(len(flat))[:, None] * (BINS + 1)
     counts = np.bincount(place.reshape(-1), minlength=len(flat) * (BINS + 1))
     return counts.reshape(*ap.shape[:-1], BINS + 1)[..., :BINS]
@@ -47,10 +48,12 @@ def fdr_cut(
     exceeding = np.cumsum(null[..., ::-1], axis=-1)[..., ::-1]
     p = (1 + exceeding) / (1 + exceeding[..., :1])
     passes = (observed > 0) & (p * called[..., :1] <= level * called)
-    return np.where(passes.any(-1), passes.argmax(-1) / BINS, np.inf)
+    return np.asarray(np.where(passes.any(-1), passes.argmax(-1) / BINS, np.inf))
 
 
-def above(ap: Float[np.ndarray, "*batch N"], cut: Float[np.ndarray, "*batch"]) -> Bool[np.ndarray, "*batch N"]:
+def above(
+    ap: Float[np.ndarray, "*batch N"], cut: Float[np.ndarray, "*batch"],
+) -> Bool[np.ndarray, "*batch N"]:
     """Which neurons lie at or above the cut of `fdr_cut`.
 
     >>> above(np.array([0.2, 0.5, np.nan]), np.array(0.5))
@@ -62,7 +65,7 @@ def above(ap: Float[np.ndarray, "*batch N"], cut: Float[np.ndarray, "*batch"]) -
 def fdr_sets(
     ap: Float[np.ndarray, "*batch N"], null: Float[np.ndarray, "*batch P N"], level: float = 0.05,
 ) -> Bool[np.ndarray, "*batch N"]:
-    """The calibrated expert sets from the observed APs and those under P permutations of the labels.
+    """The calibrated expert sets from the observed APs and those under P label permutations.
 
     >>> rng = np.random.default_rng(0)
     >>> null = rng.uniform(0, 0.3, (20, 100))

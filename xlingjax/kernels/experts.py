@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, UInt32
+from jaxtyping import Array, Float, Int
 
 from xlingjax.errors import InputError
 
@@ -27,7 +27,9 @@ class Overlap(NamedTuple):
     corrected: Any
 
 
-def expert_sets(ap: Float[AnyArray, "*batch N"], k: int, seed: int = 0) -> Int[AnyArray, "*batch k"]:
+def expert_sets(
+    ap: Float[AnyArray, "*batch N"], k: int, seed: int = 0,
+) -> Int[AnyArray, "*batch k"]:
     """The k neurons with the highest average precision, best first.
 
     Equal values at the cut are ordered at random, anew for every leading index: ordering them by
@@ -55,20 +57,22 @@ def expert_sets(ap: Float[AnyArray, "*batch N"], k: int, seed: int = 0) -> Int[A
         return _compiled_sets(ap, k, seed)
     if isinstance(ap, jax.Array):
         on_host = all(device.platform == "cpu" for device in ap.devices())
-        return jnp.asarray(_host_sets(np.asarray(ap), k, seed)) if on_host else _compiled_sets(ap, k, seed)
+        if not on_host:
+            return _compiled_sets(ap, k, seed)
+        return jnp.asarray(_host_sets(np.asarray(ap), k, seed))
     return _host_sets(ap, k, seed)
 
 
 @functools.partial(jax.jit, static_argnums=1)
-def _compiled_sets(ap: Float[Array, "*batch N"], k: int, seed) -> Int[Array, "*batch k"]:
+def _compiled_sets(ap: Float[Array, "*batch N"], k: int, seed: Any) -> Int[Array, "*batch k"]:
     total = ap.shape[-1]
     flat = ap.reshape(-1, total)
     rows = jnp.arange(flat.shape[0], dtype=jnp.uint32)[:, None]
     neurons = jnp.broadcast_to(jnp.arange(total, dtype=jnp.int32), flat.shape)
     missing = jnp.isnan(flat)
     worst_first = jnp.where(missing, jnp.inf, -flat)
-    ties = _tie_order(jnp, jnp.asarray(seed).astype(jnp.uint32), rows, neurons.astype(jnp.uint32))
-    _, _, best = jax.lax.sort((worst_first, ties, jnp.where(missing, -1, neurons)), num_keys=2)
+    ties = _tie_order(jnp.asarray(seed).astype(jnp.uint32), rows, neurons.astype(jnp.uint32))
+    _, _, best = jax.lax.sort([worst_first, ties, jnp.where(missing, -1, neurons)], num_keys=2)
     best = jnp.pad(best[:, :k], ((0, 0), (0, max(k - total, 0))), constant_values=-1)
     return best.reshape(*ap.shape[:-1], k)
 
@@ -106,7 +110,7 @@ def keep_best(
     rows, columns = np.nonzero((comparable >= cut[:, None]) & (comparable > -np.inf))
     chosen_values, chosen = comparable[rows, columns], neurons[rows, columns]
     ties = _tie_order(
-        np, np.asarray([seed % 2**32], np.uint32), rows.astype(np.uint32), chosen.astype(np.uint32))
+        np.asarray([seed % 2**32], np.uint32), rows.astype(np.uint32), chosen.astype(np.uint32))
     order = np.lexsort((ties, -chosen_values, rows))
     rows = rows[order]
     place = np.arange(len(rows)) - np.searchsorted(rows, rows)
@@ -116,16 +120,16 @@ def keep_best(
     return best_values, best
 
 
-def _mix(xp, x):
+def _mix(x: Any) -> Any:
     """A bijection of 32-bit integers that scatters neighbours (the finaliser of MurmurHash3)."""
     x = (x ^ (x >> np.uint32(16))) * np.uint32(0x85EBCA6B)
     x = (x ^ (x >> np.uint32(13))) * np.uint32(0xC2B2AE35)
     return x ^ (x >> np.uint32(16))
 
 
-def _tie_order(xp, seed, rows, neurons) -> UInt32[AnyArray, "..."]:
+def _tie_order(seed: Any, rows: Any, neurons: Any) -> Any:
     """A random number for every (seed, row, neuron), the same on host and accelerator."""
-    return _mix(xp, neurons ^ _mix(xp, rows + _mix(xp, seed + np.uint32(0x9E3779B9))))
+    return _mix(neurons ^ _mix(rows + _mix(seed + np.uint32(0x9E3779B9))))
 
 
 def ties_at_cut(ap: Float[np.ndarray, "*batch N"], k: int) -> Int[np.ndarray, "*batch"]:
@@ -137,12 +141,12 @@ def ties_at_cut(ap: Float[np.ndarray, "*batch N"], k: int) -> Int[np.ndarray, "*
     comparable = np.where(np.isnan(ap), -np.inf, ap)
     if ap.shape[-1] <= k:
         return np.zeros(ap.shape[:-1], int)
-    cut = np.sort(comparable, axis=-1)[..., -k, None]
+    cut = np.partition(comparable, -k, axis=-1)[..., -k, None]
     left_out = (comparable >= cut).sum(-1) - k
     return np.asarray(np.where(cut[..., 0] > -np.inf, left_out, 0))
 
 
-def set_overlap(a, b, total, k=None, strata=None) -> Overlap:
+def set_overlap(a: Any, b: Any, total: Any, k: Any = None, strata: Any = None) -> Overlap:
     """What two ranked expert sets share, beside what two random sets would.
 
     The chance of stratum s with N_s neurons, a_s and b_s of them chosen, is a_s b_s / N_s with the
@@ -152,8 +156,8 @@ def set_overlap(a, b, total, k=None, strata=None) -> Overlap:
         a, b: int[..., K], best first, -1 = no neuron; leading axes broadcast.
         total: number of neurons that could have been chosen, N.
         k: compare the first k of each set; data, so that another k compiles nothing; default K.
-        strata: int[N], the stratum (layer and site) of every neuron, negative = could not be chosen;
-            known before tracing.
+        strata: int[N], the stratum (layer and site) of every neuron, negative = could not be
+            chosen; known before tracing.
 
     Returns:
         overlap |A and B| / k, its chance and standard deviation under random sets, and
@@ -168,8 +172,8 @@ def set_overlap(a, b, total, k=None, strata=None) -> Overlap:
     xp: Any = jnp if isinstance(a, jax.Array) or isinstance(b, jax.Array) else np
     a, b = xp.asarray(a), xp.asarray(b)
     real = np.float64 if xp is np else jnp.float32
-    batch = np.broadcast_shapes(a.shape[:-1], b.shape[:-1], np.shape(k)[: np.ndim(k)] if k is not None else ())
     size = xp.asarray(max(a.shape[-1], b.shape[-1]) if k is None else k)
+    batch = np.broadcast_shapes(a.shape[:-1], b.shape[:-1], size.shape)
     a, b = _prefix(xp, a, size), _prefix(xp, b, size)
     size = size.astype(real)
     a_width, b_width = a.shape[-1], b.shape[-1]
@@ -194,24 +198,25 @@ def set_overlap(a, b, total, k=None, strata=None) -> Overlap:
     return Overlap(overlap, chance, sd, (overlap - chance) / (1 - chance))
 
 
-def _prefix(xp, sets, size):
+def _prefix(xp: Any, sets: Any, size: Any) -> Any:
     return xp.where(xp.arange(sets.shape[-1]) < size[..., None], sets, -1)
 
 
-def _by_stratum(xp, sets, strata, count):
+def _by_stratum(xp: Any, sets: Any, strata: np.ndarray, count: int) -> Any:
     member = xp.where(sets >= 0, xp.asarray(strata)[sets], -1)
     return (member[..., None] == xp.arange(count)).sum(-2)
 
 
-def hypergeometric(a, b, total):
+def hypergeometric(a: Any, b: Any, total: Any) -> tuple[Any, Any]:
     """Mean and variance of what random sets of a and b neurons out of `total` share.
 
     >>> mean, variance = hypergeometric(4.0, 4.0, 10.0)
-    >>> round(mean, 6), round(variance, 6)
-    (1.6, 0.64)
+    >>> print(round(mean, 6), round(variance, 6))
+    1.6 0.64
     """
+    xp: Any = jnp if isinstance(total, jax.Array) else np
     mean = a * b / total
-    spread = (total - a) * (total - b) / (total * (total - 1 + (total < 2)))
+    spread = (total - a) * (total - b) / (total * xp.maximum(total - 1, 1))
     return mean, mean * spread
 
 
@@ -220,9 +225,9 @@ def marginal_chance(
 ) -> Float[np.ndarray, "C"]:
     """Neurons shared by chance if each kept how often it is an expert of the *other* concepts.
 
-    sum_i p_i q_i, p_i being the share of the other concepts of which neuron i is an expert in A, q_i
-    the same in B. Neurons that are experts of everything raise it. With mutually exclusive concepts
-    it is biased low, so it is never the only control.
+    sum_i p_i q_i, p_i being the share of the other concepts of which neuron i is an expert in A,
+    q_i the same in B. Neurons that are experts of everything raise it. With mutually exclusive
+    concepts it is biased low, so it is never the only control.
 
     Returns:
         Expected number of shared neurons of every concept (not a share of k); NaN for one concept.

@@ -53,7 +53,7 @@ def document_halves(
     >>> document_halves(np.array([0, 0, 1, 1]), np.array(["x", "x", "x", "x"]), seed=0)
     array([1, 1, 0, 0])
     """
-    count = blocks.max(initial=-1) + 1
+    count = int(blocks.max(initial=-1)) + 1
     if count < 2:
         raise InputError(
             f"the sentences come from {count} independent document(s); halves need two, so give "
@@ -76,7 +76,7 @@ def document_bootstrap(blocks: Int[np.ndarray, "S"], seed: int) -> Int[np.ndarra
     >>> document_bootstrap(np.array([0, 0, 1, 1, 2]), seed=1)
     array([0, 0, 2, 2, 1])
     """
-    count = blocks.max(initial=-1) + 1
+    count = int(blocks.max(initial=-1)) + 1
     drawn = np.random.default_rng(seed).integers(0, count, count)
     return np.bincount(drawn, minlength=count)[blocks]
 
@@ -98,7 +98,7 @@ def joint_permutations(
     each language.
 
     Args:
-        within: group (for example the half) of every sentence, constant in a block; blocks stay in it.
+        within: group (such as the half) of every sentence, constant in a block; blocks stay in it.
 
     Returns:
         The row whose labels each row takes: `labels[source[draw]]`.
@@ -109,7 +109,7 @@ def joint_permutations(
            [0, 1, 2, 3],
            [2, 3, 0, 1]])
     """
-    count = blocks.max(initial=-1) + 1
+    count = int(blocks.max(initial=-1)) + 1
     _, language = np.unique(languages, return_inverse=True)
     width = language.max(initial=-1) + 1
     item, items = _items(parallel, language)
@@ -154,8 +154,8 @@ def equal_counts(
 ) -> Int8[np.ndarray, "S C"]:
     """Labels with as many positives and negatives of a concept in every language that has it.
 
-    Average precision follows prevalence, so languages are compared at equal counts. What is too much
-    is set to -1, by one random order of documents common to all languages, the last ones first.
+    Average precision follows prevalence, so languages are compared at equal counts. What is too
+    much is set to -1, by one random order of documents common to all languages, the last first.
     Languages without a positive or without a negative keep their labels and do not lower the rest.
 
     >>> both = np.array([[1], [1], [0], [1], [0]], np.int8)
@@ -166,16 +166,16 @@ def equal_counts(
     rng = np.random.default_rng(seed)
     _, language = np.unique(languages, return_inverse=True)
     item, items = _items(parallel, language)
-    order = np.lexsort((rng.permutation(items)[item], rng.permutation(blocks.max(initial=-1) + 1)[blocks]))
-    groups = range(language.max(initial=-1) + 1)
+    place = rng.permutation(items)[item]
+    order = np.lexsort((place, rng.permutation(blocks.max(initial=-1) + 1)[blocks]))
     counts = np.array([
-        [((labels == value) & (language == group)[:, None]).sum(0) for value in (0, 1)]
-        for group in groups])
-    present = (counts > 0).all(1)
-    fewest = np.where(present[:, None], counts, np.iinfo(int).max).min(0)
+        [np.count_nonzero(labels[language == group] == value, axis=0) for value in (0, 1)]
+        for group in range(language.max(initial=-1) + 1)])
+    present = np.all(counts > 0, axis=1, keepdims=True)
+    fewest = np.where(present, counts, np.iinfo(int).max).min(0)
     equal = labels.copy()
-    for group, value, concept in zip(*np.nonzero((counts > fewest) & present[:, None])):
-        rows = order[(labels[order, concept] == value) & (language[order] == group)]
+    for group, value, concept in zip(*np.nonzero((counts > fewest) & present)):
+        rows = order[np.equal(labels[order, concept], value) & np.equal(language[order], group)]
         equal[rows[fewest[value, concept]:], concept] = -1
     return equal
 

@@ -7,7 +7,7 @@ labelling shares experts. The same language against itself is the ceiling.
 
 import numpy as np
 import scipy.sparse
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 
 
 def pair_counts(sets: Int[np.ndarray, "M K"], ks: Int[np.ndarray, "k"]) -> Int[np.ndarray, "k M M"]:
@@ -65,7 +65,9 @@ def shared_fraction(
     null: Float[np.ndarray, "*batch G G"],
     sd: Float[np.ndarray, "*batch G G"],
 ) -> Float[np.ndarray, "*batch G G"]:
-    """(cross - null) / (sqrt(ceiling_A ceiling_B) - null): the part of what could be found that is shared.
+    """The part of what could be found that is shared.
+
+    (cross - null) / (sqrt(ceiling_A ceiling_B) - null), null and ceiling as below.
 
     A rise of the overlap over training may be average precision becoming less noisy; this is what
     must rise for a claim about sharing.
@@ -76,7 +78,7 @@ def shared_fraction(
         sd: their standard deviation under it.
 
     Returns:
-        1 on the diagonal; NaN, not estimable, where either language's ceiling is below its null + 2 sd.
+        1 on the diagonal; NaN, not estimable, where a ceiling is below its own null + 2 sd.
 
     >>> cross = np.array([[0.8, 0.3], [0.3, 0.5]])
     >>> shared_fraction(cross, np.full((2, 2), 0.1), np.full((2, 2), 0.01)).round(3)
@@ -92,12 +94,14 @@ def shared_fraction(
 
 
 def reliability(
-    ap: Float[np.ndarray, "2 G N"], prevalence: Float[np.ndarray, "2 G"], sets: Int[np.ndarray, "2 G K"],
+    ap: Float[np.ndarray, "2 G N"],
+    prevalence: Float[np.ndarray, "2 G"],
+    sets: Int[np.ndarray, "2 G K"],
 ) -> Float[np.ndarray, "G G"]:
     """How well the experts found in A detect the concept in B, on other documents.
 
-    The mean of (AP - prevalence) / (1 - prevalence) in language B, half 2, of the experts of A, half 1,
-    both orders averaged; 0 is guessing, 1 is perfect. The diagonal is the language itself.
+    The mean of (AP - prevalence) / (1 - prevalence) in language B, half 2, of the experts of A,
+    half 1, both orders averaged; 0 is guessing, 1 is perfect. The diagonal is the language itself.
 
     >>> ap = np.array([[[0.9, 0.5], [0.5, 0.9]], [[0.8, 0.5], [0.5, 0.6]]])
     >>> reliability(ap, np.full((2, 2), 0.5), np.array([[[0], [1]], [[0], [1]]]))
@@ -140,7 +144,7 @@ def breadth_chance(sizes: Int[np.ndarray, "G"], total: int) -> Float[np.ndarray,
 def name_overlaps(
     a: Int[np.ndarray, "C K"], b: Int[np.ndarray, "C K"], total: int,
 ) -> Int[np.ndarray, "C C"]:
-    """How many experts of concept c in A are experts of concept d in B; the concept-name null permutes d.
+    """How many experts of concept c in A are experts of concept d in B, for the concept-name null.
 
     >>> name_overlaps(np.array([[0, 1], [2, 3]]), np.array([[0, 2], [2, 3]]), 4)
     array([[1, 0],
@@ -168,17 +172,6 @@ def stratum_counts(
     row, place = np.nonzero(flat >= 0)
     cell = row * count + strata[flat[row, place]]
     return np.bincount(cell, minlength=len(flat) * count).reshape(*sets.shape[:-1], count)
-
-
-def shared_members(
-    a: Int[np.ndarray, "K"], b: Int[np.ndarray, "K"],
-) -> Bool[np.ndarray, "K"]:
-    """Which members of a ranked set are members of another.
-
-    >>> shared_members(np.array([5, 3, -1]), np.array([3, -1, 4]))
-    array([False,  True, False])
-    """
-    return np.isin(a, b) & (a >= 0)
 
 
 def stratum_overlaps(

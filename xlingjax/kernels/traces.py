@@ -21,7 +21,9 @@ class Band(NamedTuple):
 
 
 def simultaneous_band(
-    observed: Float[np.ndarray, "*cells"], draws: Float[np.ndarray, "R *cells"], level: float = 0.05,
+    observed: Float[np.ndarray, "*cells"],
+    draws: Float[np.ndarray, "R *cells"],
+    level: float = 0.05,
 ) -> Band:
     """The max-T band of a null over all cells (Westfall & Young 1993), from R draws of all cells.
 
@@ -82,7 +84,7 @@ def _others(draws: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def holm(p: Float[np.ndarray, "*cells"]) -> Float[np.ndarray, "*cells"]:
-    """P-values adjusted for their number by Holm's step-down method (1979); NaN stays and does not count.
+    """P-values adjusted for their number by Holm's step-down method (1979); NaN does not count.
 
     >>> holm(np.array([0.01, 0.04, 0.03, np.nan]))
     array([0.03, 0.06, 0.06,  nan])
@@ -96,7 +98,7 @@ def holm(p: Float[np.ndarray, "*cells"]) -> Float[np.ndarray, "*cells"]:
 
 
 def emergence(exceeds: Bool[np.ndarray, "*batch K"]) -> Int[np.ndarray, "*batch"]:
-    """The first checkpoint from which on a measure exceeds its band at every checkpoint; -1 = never.
+    """The first checkpoint from which on a measure exceeds its band to the end; -1 = never.
 
     A measure that is not estimable does not exceed: compare with `>` and NaN is False.
 
@@ -112,7 +114,8 @@ def emergence_interval(
 ) -> tuple[float, float]:
     """Between which numbers of tokens a measure emerges, from R bootstrap draws; infinity = never.
 
-    >>> emergence_interval(np.array([[False, True, True], [False, False, True]]), np.array([1, 2, 4]), 0.5)
+    >>> exceeds = np.array([[False, True, True], [False, False, True]])
+    >>> emergence_interval(exceeds, np.array([1, 2, 4]), level=0.5)
     (2.0, 4.0)
     """
     first = emergence(exceeds)
@@ -123,7 +126,7 @@ def emergence_interval(
 
 
 def persistence(sets: Int[np.ndarray, "K *batch k"]) -> Float[np.ndarray, "K K *batch"]:
-    """The share of the experts at each checkpoint (first axis) that are experts at another (second).
+    """The share of the experts at each checkpoint (first axis) that are experts at another.
 
     >>> persistence(np.array([[1, 2], [2, 3], [2, 3]]))
     array([[1. , 0.5, 0.5],
