@@ -100,6 +100,19 @@ def test_resume_runs_only_what_is_missing(unbroken, tmp_path, monkeypatch):
 
 
 @pytest.mark.promise
+def test_leftovers_of_a_kill_are_removed(unbroken, tmp_path, monkeypatch):
+    """Half of an unrecorded file, and a file under the name that TensorStore writes to first."""
+    with monkeypatch.context() as patch, pytest.raises(Crash):
+        crash_at(patch, store, "write_block", 6, False)
+        collect(tiny.model(), tiny.sentences(60), workdir=tmp_path / "run", **SETTINGS)
+    folder = tmp_path / "run" / "arrays" / "mlp.up"
+    (folder / "c.0.7.0").write_bytes((folder / "c.0.0.0").read_bytes()[:100])
+    (folder / "c.0.6.0.__lock").write_bytes(b"half")
+    collect(tiny.model(), tiny.sentences(60), workdir=tmp_path / "run", **SETTINGS)
+    assert tiny.tree(tmp_path / "run") == tiny.tree(unbroken)
+
+
+@pytest.mark.promise
 def test_a_full_disk_loses_nothing(unbroken, tmp_path, monkeypatch):
     """No space for the fourth block, then for its record, then for the manifest."""
     full = OSError(28, "No space left on device")
@@ -268,6 +281,16 @@ def test_another_experiment_is_refused(unbroken, tmp_path, monkeypatch, change, 
     with pytest.raises(InputError, match=f"holds another experiment: .*{message}"):
         collect(workdir=workdir, **arguments | changes)
     assert tiny.tree(workdir) == before
+
+
+@pytest.mark.promise
+def test_other_counted_tokens_are_refused(tmp_path):
+    tokens = tiny.sentences(10)
+    counted = [np.ones(len(ids), bool) for ids in tokens.ids]
+    collect(tiny.model(), tokens, where=counted, workdir=tmp_path)
+    counted[3][1] = False
+    with pytest.raises(InputError, match="holds another experiment: counted was "):
+        collect(tiny.model(), tokens, where=counted, workdir=tmp_path)
 
 
 @pytest.mark.promise

@@ -113,6 +113,15 @@ def test_damage_is_an_error_naming_the_file(finished, tmp_path, damage, name):
 
 
 @pytest.mark.promise
+@pytest.mark.parametrize("damage", ["missing", "truncated", "longer", "empty"])
+def test_wrong_sizes_are_noticed_before_anything_is_read(finished, tmp_path, damage):
+    shutil.copytree(finished, tmp_path / "run")
+    DAMAGES[damage](tmp_path / "run" / "arrays/mlp.up/c.0.1.0")
+    with pytest.raises(InputError, match="arrays/mlp.up/c.0.1.0"):
+        open_responses(tmp_path / "run")
+
+
+@pytest.mark.promise
 @pytest.mark.parametrize("damage", ["missing", "truncated", "flipped middle byte"])
 def test_damage_after_opening_is_noticed_too(finished, tmp_path, damage):
     shutil.copytree(finished, tmp_path / "run")
