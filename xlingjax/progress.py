@@ -1,4 +1,4 @@
-"""One progress bar for everything that lasts: rates, shown after two seconds, silent outside a terminal."""
+"""One progress bar for all that lasts: with rates, after two seconds, silent outside a terminal."""
 
 import os
 import sys
@@ -11,7 +11,11 @@ SECONDS_BEFORE_SHOWN = 2.0
 
 
 def progress(
-    items: Iterable | None = None, *, total: float | None = None, label: str = "", unit: str = "it",
+    items: Iterable | None = None,
+    *,
+    total: float | None = None,
+    label: str = "",
+    unit: str = "it",
     show: bool | None = None,
 ) -> Any:
     """A bar around `items`, or one to move by hand with `bar.update(amount)`.
@@ -31,5 +35,14 @@ def progress(
         wish = os.environ.get("XLINGJAX_PROGRESS", "")
         show = {"1": True, "0": False}.get(wish, sys.stderr.isatty())
     return tqdm(
-        items, total=total, desc=label or None, unit=f" {unit}", unit_scale=True, disable=not show,
-        delay=SECONDS_BEFORE_SHOWN, mininterval=0.5, dynamic_ncols=True, file=sys.stderr)
+        items,
+        total=total,
+        desc=label or None,
+        unit=f" {unit}",
+        unit_scale=True,
+        disable=not show,
+        delay=SECONDS_BEFORE_SHOWN,
+        mininterval=0.5,
+        dynamic_ncols=True,
+        file=sys.stderr,
+    )

@@ -1,5 +1,6 @@
-"""Responses equal the model's own values, pooled by NumPy one sentence at a time; costs stay bounded."""
+"""Responses are the values of the model, pooled by NumPy one by one; costs stay bounded."""
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -16,8 +17,7 @@ from xlingjax.corpora.batching import plan_batches
 from xlingjax.corpora.tokenising import Tokens
 from xlingjax.errors import InputError
 from xlingjax.models.transformer import forward
-from xlingjax.responses import collect
-from xlingjax.responses import stepping
+from xlingjax.responses import collect, stepping
 
 SITES = ("embed", "attn.qkv", "mlp.up", "resid")
 
@@ -25,13 +25,20 @@ SITES = ("embed", "attn.qkv", "mlp.up", "resid")
 @pytest.fixture(scope="module")
 def alone():
     """Site -> one array [L, t, F] for each of 30 sentences, each run alone and unpadded."""
-    model, tokens = tiny.model(), tiny.sentences(30, longest=20)
-    step = jax.jit(lambda params, ids, mask: forward(params, model.config, ids, mask, capture=SITES)[1])
+    model, tokens = tiny.model(), tiny.sentences(30, lengths=(2, 5, 9, 20))
+    step = jax.jit(
+        lambda params, ids, mask: forward(params, model.config, ids, mask, capture=SITES)[1]
+    )
     every = [step(model.params, ids[None], np.ones((1, len(ids)), bool)) for ids in tokens.ids]
     return tokens, {site: [np.asarray(one[site])[:, 0] for one in every] for site in SITES}
 
 
-POOLED = {"max": lambda h: h.max(1), "mean": lambda h: h.mean(1), "sum": lambda h: h.sum(1), "last": lambda h: h[:, -1]}
+POOLED = {
+    "max": lambda h: h.max(1),
+    "mean": lambda h: h.mean(1),
+    "sum": lambda h: h.sum(1),
+    "last": lambda h: h[:, -1],
+}
 
 
 @pytest.mark.promise
@@ -48,8 +55,13 @@ def test_pooled_over_counted_tokens_only(alone, pool, where):
     counts = rule if where == "given" else [np.arange(len(ids)) >= skip for ids in tokens.ids]
     responses = collect(tiny.model(), tokens, SITES, pool, where=rule, batch_tokens=128)
     for site in SITES:
-        expected = np.stack([POOLED[pool](h[:, count]) if count.any() else np.full((len(h), h.shape[-1]), np.nan)
-                             for h, count in zip(hidden[site], counts)], axis=1)
+        expected = np.stack(
+            [
+                POOLED[pool](h[:, count]) if count.any() else np.full((len(h), h.shape[-1]), np.nan)
+                for h, count in zip(hidden[site], counts)
+            ],
+            axis=1,
+        )
         tolerance = BATCHING * (40 if pool == "sum" else 1)
         close(responses[site][...], expected, tolerance, site)
     assert responses.pieces.tolist() == [int(count.sum()) for count in counts]
@@ -69,8 +81,15 @@ def test_argmax_is_the_place_in_the_sentence(alone):
 
 def test_leaving_out_pieces_of_a_language():
     from xlingjax.corpora.corpus import Corpus
+
     model, tokens = tiny.model(), tiny.sentences(12)
-    corpus = Corpus(("x",) * 12, np.array(["a", "b"] * 6), np.array(["d"] * 12), np.array([""] * 12), np.zeros((12, 0), np.int8))
+    corpus = Corpus(
+        ("x",) * 12,
+        np.array(["a", "b"] * 6),
+        np.array(["d"] * 12),
+        np.array([""] * 12),
+        np.zeros((12, 0), np.int8),
+    )
     with pytest.raises(InputError, match="leave_out needs languages"):
         collect(model, tokens, where={"leave_out": {"a": np.array([5])}})
     with pytest.raises(InputError, match="loaded without a tokenizer"):
@@ -83,17 +102,24 @@ def test_nonfinite_responses_are_counted_by_site_and_layer():
     params = jax.tree.map(lambda leaf: leaf, model.params)
     up = params["layers"]["mlp"]["up"]
     up["bias"] = up["bias"].at[1, 7].set(np.nan).at[1, 9].set(np.inf)
-    planted = tiny.types.SimpleNamespace(**{**vars(model), "params": params})
-    with pytest.warns(UserWarning, match=r"NaN or infinite responses at mlp.up in layers 1 \(40\)"):
+    planted = dataclasses.replace(model, params=params)
+    with (
+        pytest.warns(UserWarning, match=r"NaN or infinite responses at mlp.up in layers 1 \(40\)"),
+        pytest.warns(UserWarning, match=r"at attn.qkv in layers 2 \(960\)"),
+    ):
         responses = collect(planted, tokens, ("attn.qkv", "mlp.up"), batch_tokens=128)
     assert responses.attrs["nonfinite"]["mlp.up"] == [0, 40, 20 * 40]
     assert responses.attrs["nonfinite"]["attn.qkv"] == [0, 0, 20 * 48]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        empty = Tokens((np.array([1], np.int32), tokens.ids[0]), (np.array([True]), tokens.special[0]))
+        empty = Tokens(
+            (np.array([1], np.int32), tokens.ids[0]), (np.array([True]), tokens.special[0])
+        )
         responses = collect(model, empty)
     assert responses.attrs["nonfinite"] == {} and responses.attrs["empty"] == [0]
-    assert np.isnan(responses["mlp.up"][:, 0]).all() and np.isfinite(responses["mlp.up"][:, 1]).all()
+    assert (
+        np.isnan(responses["mlp.up"][:, 0]).all() and np.isfinite(responses["mlp.up"][:, 1]).all()
+    )
 
 
 @pytest.mark.promise
@@ -104,9 +130,11 @@ import sys; sys.path.insert(0, sys.argv[1])
 import jax, tiny
 from xlingjax.responses import collect, plan
 names = []
-jax.monitoring.register_event_duration_secs_listener(
-    lambda event, _, **kw: names.append(kw.get("fun_name", "")) if event == "/jax/core/compile/backend_compile_duration" else None)
-model, other, tokens = tiny.model(), tiny.model(seed=1), tiny.sentences(500, longest=16)
+def listen(event, seconds, **about):
+    if event == "/jax/core/compile/backend_compile_duration":
+        names.append(event)
+jax.monitoring.register_event_duration_secs_listener(listen)
+model, other, tokens = tiny.model(), tiny.model(seed=1), tiny.sentences(800, longest=16)
 planned = plan(model, tokens, batch_tokens=160, measure=False)
 before = len(names)
 collect(model, tokens, batch_tokens=160)
@@ -152,28 +180,38 @@ from xlingjax.responses import collect
 config = tiny.CONFIG.__class__(**{**tiny.CONFIG.to_dict(), "mlp_width": 160})
 model = tiny.model(config)
 def peak(count, name):
-    collect(model, tiny.sentences(count, longest=6), workdir=sys.argv[2] + name, batch_tokens=512, block_sentences=256)
+    tokens = tiny.sentences(count, longest=6)
+    collect(model, tokens, workdir=sys.argv[2] + name, batch_tokens=512, block_sentences=256)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 small = peak(2000, "/a")
 print(peak(16000, "/b") - small)
 """
     grown = int(_python(script, str(tmp_path))) * 1024
     size = sum(path.stat().st_size for path in (tmp_path / "b" / "arrays").rglob("c.*"))
-    assert size > 40e6 and grown < size / 2, f"{grown / 1e6:.0f} MB more for {size / 1e6:.0f} MB of responses"
+    assert size > 40e6 and grown < size / 2, (
+        f"{grown / 1e6:.0f} MB more for {size / 1e6:.0f} MB of responses"
+    )
 
 
-@pytest.mark.parametrize("changes, message", [
-    ({"pool": "median"}, "pool 'median' is unknown"),
-    ({"sites": ("mlp.sideways",)}, "site 'mlp.sideways' is not in tiny-0; choose among embed"),
-    ({"sites": "mlp.up"}, "give a tuple of sites"),
-    ({"sites": ()}, "at least one"),
-    ({"batch_tokens": 8}, "batch_tokens=8 holds no"),
-    ({"max_length": 5}, "the most here is 5"),
-    ({"where": {"frist": False}}, "it takes special, first and leave_out"),
-    ({"where": [np.ones(3, bool)]}, "one bool for each token"),
-    ({"corpus": Tokens((), ())}, "no sentences"),
-    ({"corpus": Tokens((np.array([1, 67], np.int32),), (np.array([True, False]),))}, "gives token 67, but tiny-0 knows 67"),
-])
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"pool": "median"}, "pool 'median' is unknown"),
+        ({"sites": ("mlp.sideways",)}, "site 'mlp.sideways' is not in tiny-0; choose among embed"),
+        ({"sites": "mlp.up"}, "give a tuple of sites"),
+        ({"sites": ()}, "at least one"),
+        ({"batch_tokens": 8}, "batch_tokens=8 holds no"),
+        ({"max_length": 5}, "the most here is 5"),
+        ({"sites": ("mlp.up", "attn.pattern")}, "'attn.pattern' has no pooled responses"),
+        ({"where": {"frist": False}}, "it takes special, first and leave_out"),
+        ({"where": [np.ones(3, bool)]}, "one bool for each token"),
+        ({"corpus": Tokens((), ())}, "no sentences"),
+        (
+            {"corpus": Tokens((np.array([1, 67], np.int32),), (np.array([True, False]),))},
+            "gives token 67, but tiny-0 knows 67",
+        ),
+    ],
+)
 def test_refused_arguments(changes, message):
     arguments = {"corpus": tiny.sentences(5)} | changes
     with pytest.raises(InputError, match=message):
@@ -182,7 +220,11 @@ def test_refused_arguments(changes, message):
 
 def _python(script: str, *arguments: str, **environment: str) -> str:
     done = subprocess.run(
-        [sys.executable, "-c", script, str(Path(tiny.__file__).parent), *arguments], capture_output=True, text=True,
-        env={**os.environ, **environment}, cwd=Path(__file__).parents[2])
+        [sys.executable, "-c", script, str(Path(tiny.__file__).parent), *arguments],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **environment},
+        cwd=Path(__file__).parents[2],
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout

@@ -1,4 +1,4 @@
-"""Records are whole or not there; files reach the disk before their names do; one process at a time."""
+"""Records are whole or not there, on disk before their name is; one process at a time."""
 
 import json
 import os
@@ -20,9 +20,18 @@ def test_a_record_comes_back(tmp_path):
 
 
 @pytest.mark.promise
-@pytest.mark.parametrize("damage", [
-    lambda raw: b"", lambda raw: raw[:-9], lambda raw: raw.replace(b"17", b"18"), lambda raw: b"{}", lambda raw: b"[1]",
-    lambda raw: b"\xff" + raw, lambda raw: b"null"])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda raw: b"",
+        lambda raw: raw[:-9],
+        lambda raw: raw.replace(b"17", b"18"),
+        lambda raw: b"{}",
+        lambda raw: b"[1]",
+        lambda raw: b"\xff" + raw,
+        lambda raw: b"null",
+    ],
+)
 def test_a_damaged_record_is_named(tmp_path, damage):
     path = tmp_path / "manifest.json"
     ledger.write_record(path, {"order": [17]})
@@ -71,13 +80,21 @@ def test_a_crash_leaves_the_old_record(tmp_path, monkeypatch, call):
 
 @pytest.mark.promise
 def test_a_second_process_is_refused_until_the_first_is_gone(tmp_path):
-    hold = ("import sys, time, pathlib; from xlingjax.responses.ledger import locked\n"
-            "with locked(pathlib.Path(sys.argv[1])): print('held', flush=True); time.sleep(600)")
-    process = subprocess.Popen([sys.executable, "-c", hold, str(tmp_path)], stdout=subprocess.PIPE,
-                               cwd=Path(__file__).parents[2])
+    hold = (
+        "import sys, time, pathlib; from xlingjax.responses.ledger import locked\n"
+        "with locked(pathlib.Path(sys.argv[1])): print('held', flush=True); time.sleep(600)"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", hold, str(tmp_path)],
+        stdout=subprocess.PIPE,
+        cwd=Path(__file__).parents[2],
+    )
     try:
         assert process.stdout.readline() == b"held\n"
-        with pytest.raises(InputError, match="is in use by another process"), ledger.locked(tmp_path):
+        with (
+            pytest.raises(InputError, match="is in use by another process"),
+            ledger.locked(tmp_path),
+        ):
             pass
     finally:
         process.kill()
@@ -95,11 +112,15 @@ def test_a_workdir_that_is_a_file_is_refused(tmp_path):
 def test_differences_name_what_changed():
     old = {"pool": "max", "model": {"dtype": "float32", "layers": 2}, "sites": ["a"]}
     new = {"pool": "mean", "model": {"dtype": "float32", "layers": 3}, "sites": ["a"]}
-    assert ledger.differences(new, old) == ["pool was 'max' and is 'mean'", "model.layers was 2 and is 3"]
+    assert ledger.differences(new, old) == [
+        "pool was 'max' and is 'mean'",
+        "model.layers was 2 and is 3",
+    ]
     assert ledger.differences(old, json.loads(json.dumps(old))) == []
 
 
 def _raise(error):
     def raising(*args):
         raise error
+
     return raising

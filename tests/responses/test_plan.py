@@ -9,7 +9,7 @@ import tiny
 from xlingjax.errors import InputError
 from xlingjax.models.config import TransformerConfig
 from xlingjax.responses import collect, plan
-from xlingjax.responses.planning import prepare
+from xlingjax.responses.jobs import prepare
 from xlingjax.responses.stepping import pooled_step
 
 WIDE = TransformerConfig(vocab_size=67, layers=4, width=64, heads=4, mlp_width=256, fused="by_head")
@@ -19,17 +19,21 @@ WIDE = TransformerConfig(vocab_size=67, layers=4, width=64, heads=4, mlp_width=2
 @pytest.mark.parametrize("config", [tiny.CONFIG, WIDE], ids=["tiny", "wide"])
 def test_device_bytes(config):
     """Resident bytes exact; temporary within 25 % of the compiler's largest over all shapes."""
-    model, tokens = tiny.model(config), tiny.sentences(200, longest=100)
+    model, tokens = tiny.model(config), tiny.sentences(200, lengths=(6, 20, 60, 100))
     planned = plan(model, tokens, batch_tokens=1024)
     job = prepare(model, tokens, None, "max", None, 1024, None, in_memory=True)
     inputs, temporary = [], []
     for batch in range(len(job.batches)):
         arrays = job.inputs(batch)
         abstract = [jax.ShapeDtypeStruct(array.shape, array.dtype) for array in arrays]
-        analysis = pooled_step.lower(model.params, config, job.capture, *abstract).compile().memory_analysis()
+        analysis = (
+            pooled_step.lower(model.params, config, job.capture, *abstract)
+            .compile()
+            .memory_analysis()
+        )
         inputs.append(analysis.argument_size_in_bytes - sum(array.nbytes for array in arrays))
         temporary.append(analysis.temp_size_in_bytes)
-    # The final norm is resident like the rest, but no capture reads it, so the compiler leaves it out.
+    # The final norm is resident, but no capture reads it, so the compiler leaves it out.
     unread = sum(leaf.nbytes for leaf in jax.tree.leaves(model.params["norm"]))
     assert set(inputs) == {planned.parameter_bytes - unread}
     assert 0.75 * max(temporary) <= planned.temporary_bytes <= 1.25 * max(temporary)
@@ -41,7 +45,9 @@ def test_disk_bytes_are_exact(tmp_path, count, pool):
     model, tokens = tiny.model(), tiny.sentences(count)
     planned = plan(model, tokens, pool=pool, workdir=tmp_path, batch_tokens=512, measure=False)
     collect(model, tokens, pool=pool, workdir=tmp_path, batch_tokens=512)
-    assert planned.disk_bytes == sum(path.stat().st_size for path in (tmp_path / "arrays").rglob("c.*"))
+    assert planned.disk_bytes == sum(
+        path.stat().st_size for path in (tmp_path / "arrays").rglob("c.*")
+    )
     assert planned.disk_bytes >= 4 * planned.neurons * planned.sentences
 
 
@@ -58,7 +64,9 @@ def test_batches_and_text():
 
 
 def test_a_disk_with_too_little_room_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 1000))
+    monkeypatch.setattr(
+        shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 1000)
+    )
     for call in (plan, collect):
         with pytest.raises(InputError, match="1 kB free, the run needs"):
             call(tiny.model(), tiny.sentences(10), workdir=tmp_path / "run")

@@ -6,5 +6,12 @@ from xlingjax.responses.responses import Responses, from_arrays, open_responses
 from xlingjax.responses.states import TokenStates, collect_tokens
 
 __all__ = [
-    "Plan", "Responses", "TokenStates", "collect", "collect_tokens", "from_arrays", "open_responses", "plan",
+    "Plan",
+    "Responses",
+    "TokenStates",
+    "collect",
+    "collect_tokens",
+    "from_arrays",
+    "open_responses",
+    "plan",
 ]

@@ -1,7 +1,8 @@
-"""Which blocks of a run are finished: records that exist whole or not at all, and the lock on a workdir.
+"""Which blocks of a run are finished: records that are whole or not there, and a workdir's lock.
 
-A record is a small JSON file with a digest of its own content. It is written beside its place, brought
-to disk, and renamed into place, so that a process killed at any point leaves the old state or the new.
+A record is a small JSON file with a digest of its own content. It is written beside its place,
+brought to disk, and renamed into place, so that a process killed at any point leaves the old state
+or the new.
 """
 
 import contextlib
@@ -36,8 +37,10 @@ def write_record(path: Path, body: Mapping[str, Any]) -> None:
         os.replace(part, path)
         sync_folder(path.parent)
     except OSError as error:
-        raise InputError(f"cannot write {path}: {error}; free some space there and run again, "
-                         "finished blocks are kept") from error
+        raise InputError(
+            f"cannot write {path}: {error}; free some space there and run again, "
+            "finished blocks are kept"
+        ) from error
 
 
 def read_record(path: Path) -> dict[str, Any]:
@@ -51,7 +54,9 @@ def read_record(path: Path) -> dict[str, Any]:
         body = record["body"]
         whole = record["digest"] == _digest(_canonical(body))
     except FileNotFoundError as error:
-        raise InputError(f"{path} does not exist; run collect with this workdir to its end first") from error
+        raise InputError(
+            f"{path} does not exist; run collect with this workdir to its end first"
+        ) from error
     except OSError as error:
         raise InputError(f"cannot read {path}: {error}") from error
     except (ValueError, KeyError, TypeError) as error:
@@ -71,7 +76,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def sync_file(path: Path, root: Path) -> tuple[int, str]:
-    """Brings a file and the folders from it up to `root` to disk; its size in bytes and its SHA-256."""
+    """Brings a file and its folders up to `root` to disk; its size in bytes and its SHA-256."""
     with open(path, "rb") as file:
         os.fsync(file.fileno())
         digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -95,7 +100,7 @@ def finished_blocks(workdir: Path, blocks: int) -> dict[int, dict[str, Any]]:
 
 
 def file_fault(path: Path, size: int, digest: str | None = None) -> str | None:
-    """What is wrong with a file that should have this size (and SHA-256, where given); None = nothing."""
+    """What is wrong with a file of this recorded size and SHA-256 (where given); None: nothing."""
     try:
         found = path.stat().st_size
     except OSError:
@@ -112,12 +117,17 @@ def file_fault(path: Path, size: int, digest: str | None = None) -> str | None:
 def differences(ours: Any, theirs: Any, name: str = "") -> list[str]:
     """Where two records differ, one line each: the dotted name, theirs, ours.
 
-    >>> differences({"pool": "max", "model": {"dtype": "float32"}}, {"pool": "mean", "model": {"dtype": "float32"}})
+    >>> differences({"pool": "max", "model": {"L": 2}}, {"pool": "mean", "model": {"L": 2}})
     ["pool was 'mean' and is 'max'"]
     """
     if isinstance(ours, Mapping) and isinstance(theirs, Mapping):
-        return [line for key in dict.fromkeys([*theirs, *ours])
-                for line in differences(ours.get(key), theirs.get(key), f"{name}.{key}" if name else key)]
+        return [
+            line
+            for key in dict.fromkeys([*theirs, *ours])
+            for line in differences(
+                ours.get(key), theirs.get(key), f"{name}.{key}" if name else key
+            )
+        ]
     if _canonical(ours) == _canonical(theirs):
         return []
     return [f"{name} was {theirs!r} and is {ours!r}"]
@@ -140,11 +150,15 @@ def locked(workdir: Path) -> Iterator[None]:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise InputError(f"workdir {workdir} is in use by another process; wait for it to end "
-                             "or choose another workdir") from error
+            raise InputError(
+                f"workdir {workdir} is in use by another process; wait for it to end "
+                "or choose another workdir"
+            ) from error
         except OSError as error:
-            raise InputError(f"workdir {workdir} lies on a file system without locks ({error}); "
-                             "choose a folder on a local disk") from error
+            raise InputError(
+                f"workdir {workdir} lies on a file system without locks ({error}); "
+                "choose a folder on a local disk"
+            ) from error
         yield
     finally:
         os.close(descriptor)
@@ -159,5 +173,7 @@ def _digest(text: str) -> str:
 
 
 def _damaged(path: Path) -> InputError:
-    return InputError(f"{path} is damaged (empty, cut short or altered); delete it and run collect again "
-                      "with the same workdir and settings, what it described is then redone")
+    return InputError(
+        f"{path} is damaged (empty, cut short or altered); delete it and run collect again "
+        "with the same workdir and settings, what it described is then redone"
+    )

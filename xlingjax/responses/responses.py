@@ -27,7 +27,9 @@ class SiteArray:
     `array[...]` and `np.asarray(array)` read everything.
     """
 
-    def __init__(self, read: Read, shape: tuple[int, int, int], dtype: str, rows: np.ndarray) -> None:
+    def __init__(
+        self, read: Read, shape: tuple[int, int, int], dtype: str, rows: np.ndarray
+    ) -> None:
         self._read, self._rows = read, rows
         self.shape = (shape[0], len(rows), shape[2])
         self.dtype = np.dtype(dtype)
@@ -43,7 +45,8 @@ class SiteArray:
 
     def __getitem__(self, key: Any) -> np.ndarray:
         layers, sentences, units = (
-            np.arange(size)[index] for index, size in zip(_expand(key, 3), self.shape))
+            np.arange(size)[index] for index, size in zip(_expand(key, 3), self.shape)
+        )
         layer_span, units_span = _span(layers), _span(units)
         part = self._read((layer_span, slice(None), units_span))
         part = np.take(part, self._rows[sentences], axis=1)
@@ -57,15 +60,22 @@ class Responses:
 
     Attributes:
         neurons: which neuron has which flat index (`NeuronIndex`), N in all.
-        pieces: int32[S], the tokens of each sentence that were counted; 0 = its responses are NaN (-1 for
-            "argmax").
+        pieces: int32[S], the tokens of each sentence that were counted; 0 = its responses are NaN
+            (-1 for "argmax").
         attrs: hashes of model, tokenizer and corpus, settings, versions, and what was noticed:
-            `nonfinite` (site -> NaN and infinite responses by layer), `empty` (rows without a counted token),
-            `truncated` (sentences cut to the model's context).
+            `nonfinite` (site -> NaN and infinite responses by layer), `empty` (rows without a
+            counted token), `truncated` (sentences cut to the model's context).
     """
 
-    def __init__(self, reads: Mapping[str, Read], neurons: NeuronIndex, dtype: str, rows: np.ndarray,
-                 pieces: np.ndarray, attrs: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        reads: Mapping[str, Read],
+        neurons: NeuronIndex,
+        dtype: str,
+        rows: np.ndarray,
+        pieces: np.ndarray,
+        attrs: Mapping[str, Any],
+    ) -> None:
         self._reads, self._dtype, self._stored = dict(reads), dtype, np.asarray(rows)
         self.neurons, self.pieces, self.attrs = neurons, np.asarray(pieces), dict(attrs)
 
@@ -84,15 +94,23 @@ class Responses:
         if site not in self._reads:
             raise InputError(f"site {site!r} was not collected; there are {', '.join(self.sites)}")
         layers, units = self.neurons.shapes[site]
-        return SiteArray(self._reads[site], (layers, len(self._stored), units), self._dtype, self._stored)
+        return SiteArray(
+            self._reads[site], (layers, len(self._stored), units), self._dtype, self._stored
+        )
 
     def rows(self, index: np.ndarray) -> "Responses":
         """The sentences at an int or bool index, in that order; nothing is read."""
         index = np.asarray(index)
         if index.dtype == bool:
             index = np.flatnonzero(index)
-        return Responses(self._reads, self.neurons, self._dtype, self._stored[index], self.pieces[index],
-                         {**self.attrs, "empty": np.flatnonzero(self.pieces[index] == 0).tolist()})
+        return Responses(
+            self._reads,
+            self.neurons,
+            self._dtype,
+            self._stored[index],
+            self.pieces[index],
+            {**self.attrs, "empty": np.flatnonzero(self.pieces[index] == 0).tolist()},
+        )
 
     def blocks(self, size: int | None = None) -> Iterator[tuple[slice, np.ndarray]]:
         """All neurons, a block at a time: (flat neurons, their responses [S, n]).
@@ -124,8 +142,10 @@ class Responses:
         if chosen.dtype == bool:
             chosen = np.flatnonzero(chosen)
         if chosen.size and (chosen.min() < 0 or chosen.max() >= self.neurons.total):
-            raise InputError(f"flat neurons must lie in [0, {self.neurons.total}); "
-                             f"got {chosen.min()} to {chosen.max()}")
+            raise InputError(
+                f"flat neurons must lie in [0, {self.neurons.total}); "
+                f"got {chosen.min()} to {chosen.max()}"
+            )
         matrix = np.empty((len(self._stored), len(chosen)), self._dtype)
         for site, layer, first, units in self._runs():
             here = np.flatnonzero((chosen >= first) & (chosen < first + units))
@@ -134,22 +154,31 @@ class Responses:
         return matrix
 
     def dataset(self) -> xarray.Dataset:
-        """`response` [sentence, neuron], read when asked for; hashes and settings in the attributes.
+        """`response` [sentence, neuron], read when asked for; hashes and settings as attributes.
 
-        Coordinates: `site`, `layer` and `unit` of each neuron, `pieces` of each sentence. Attributes that
-        are not numbers or strings are written as JSON, so that the dataset can be saved as netCDF.
+        Coordinates: `site`, `layer` and `unit` of each neuron, `pieces` of each sentence.
+        Attributes that are not numbers or strings are written as JSON, so that it can be saved.
         """
         lazy = indexing.LazilyIndexedArray(_LazyMatrix(self))
-        plain = {name: value if isinstance(value, (str, int, float)) and not isinstance(value, bool)
-                 else json.dumps(value, sort_keys=True) for name, value in self.attrs.items()}
+        plain = {
+            name: value
+            if isinstance(value, (str, int, float)) and not isinstance(value, bool)
+            else json.dumps(value, sort_keys=True)
+            for name, value in self.attrs.items()
+        }
         return xarray.Dataset(
             {"response": (("sentence", "neuron"), lazy)},
-            coords={"site": ("neuron", self.neurons.sites), "layer": ("neuron", self.neurons.layers),
-                    "unit": ("neuron", self.neurons.units), "pieces": ("sentence", self.pieces)},
-            attrs=plain)
+            coords={
+                "site": ("neuron", self.neurons.sites),
+                "layer": ("neuron", self.neurons.layers),
+                "unit": ("neuron", self.neurons.units),
+                "pieces": ("sentence", self.pieces),
+            },
+            attrs=plain,
+        )
 
     def _runs(self) -> Iterator[tuple[str, int, int, int]]:
-        """(site, layer, flat index of its first unit, units) for each layer of each site, in flat order."""
+        """(site, layer, flat index of its first unit, units) of each layer, in flat order."""
         for site, first in self.neurons.starts.items():
             layers, units = self.neurons.shapes[site]
             for layer in range(layers):
@@ -160,14 +189,20 @@ class Responses:
         for site, layer, first, units in self._runs():
             start, stop = max(block.start, first), min(block.stop, first + units)
             if start < stop:
-                matrix[:, start - block.start:stop - block.start] = self[site][layer, :, start - first:stop - first]
+                matrix[:, start - block.start : stop - block.start] = self[site][
+                    layer, :, start - first : stop - first
+                ]
         return matrix
 
 
-def from_arrays(arrays: Mapping[str, np.ndarray], pieces: np.ndarray | None = None,
-                attrs: Mapping[str, Any] | None = None, neurons: NeuronIndex | None = None,
-                rows: np.ndarray | None = None) -> Responses:
-    """Responses from arrays [L, S, F] in memory: for other toolkits' captures and for planted worlds.
+def from_arrays(
+    arrays: Mapping[str, np.ndarray],
+    pieces: np.ndarray | None = None,
+    attrs: Mapping[str, Any] | None = None,
+    neurons: NeuronIndex | None = None,
+    rows: np.ndarray | None = None,
+) -> Responses:
+    """Responses from arrays [L, S, F] in memory: other toolkits' captures, planted worlds.
 
     Args:
         arrays: site -> [L, S, F], all of one dtype and one S.
@@ -181,14 +216,20 @@ def from_arrays(arrays: Mapping[str, np.ndarray], pieces: np.ndarray | None = No
     shapes = {site: np.shape(array) for site, array in arrays.items()}
     for site, shape in shapes.items():
         if len(shape) != 3 or shape[1] != next(iter(shapes.values()))[1]:
-            raise InputError(f"responses of site {site!r} have shape {shape}; all sites need [L, S, F] with one S")
+            raise InputError(
+                f"responses of site {site!r} have shape {shape}; all sites need [L, S, F] "
+                "with one S"
+            )
     sentences = next(iter(shapes.values()))[1]
     rows = np.arange(sentences) if rows is None else np.asarray(rows)
     return Responses(
         {site: np.asarray(array).__getitem__ for site, array in arrays.items()},
         neurons or NeuronIndex({site: (shape[0], shape[2]) for site, shape in shapes.items()}),
-        str(np.asarray(next(iter(arrays.values()))).dtype), rows,
-        np.ones(len(rows), np.int32) if pieces is None else pieces, attrs or {})
+        str(np.asarray(next(iter(arrays.values()))).dtype),
+        rows,
+        np.ones(len(rows), np.int32) if pieces is None else pieces,
+        attrs or {},
+    )
 
 
 def open_responses(workdir: str | Path) -> Responses:
@@ -197,12 +238,15 @@ def open_responses(workdir: str | Path) -> Responses:
     Every file is checked for its size here, and every chunk against its CRC when it is read.
 
     Raises:
-        InputError: the run has not finished, or a file is missing, cut short or altered; it is named.
+        InputError: the run has not finished, or a file is missing, cut short or altered; it is
+            named.
     """
     workdir = Path(workdir)
     if not (workdir / store.MANIFEST).exists():
-        raise InputError(f"{workdir / store.MANIFEST} does not exist: the run in this workdir has not finished; "
-                         "run collect with the same workdir and settings, it goes on where it stopped")
+        raise InputError(
+            f"{workdir / store.MANIFEST} does not exist: the run in this workdir has not finished; "
+            "run collect with the same workdir and settings, it goes on where it stopped"
+        )
     manifest = read_record(workdir / store.MANIFEST)
     files = manifest["files"]
     for name, (size, digest) in files.items():
@@ -210,18 +254,32 @@ def open_responses(workdir: str | Path) -> Responses:
         fault = file_fault(workdir / name, size, digest if small else None)
         if fault:
             raise store.damaged_file(workdir / name, fault)
-    neurons = NeuronIndex({site: (layers, units) for site, layers, units in manifest["sites"]}, manifest["modules"])
-    layout = store.Layout(neurons.shapes, manifest["sentences"], manifest["block_sentences"], manifest["dtype"])
+    neurons = NeuronIndex(
+        {site: (layers, units) for site, layers, units in manifest["sites"]}, manifest["modules"]
+    )
+    layout = store.Layout(
+        neurons.shapes, manifest["sentences"], manifest["block_sentences"], manifest["dtype"]
+    )
     arrays = store.open_arrays(workdir, layout)
 
     def reader(site: str) -> Read:
-        mine = {name: entry for name, entry in files.items() if name.startswith(f"{store.ARRAYS}/{site}/")}
+        mine = {
+            name: entry
+            for name, entry in files.items()
+            if name.startswith(f"{store.ARRAYS}/{site}/")
+        }
         return lambda index: store.read(arrays[site], index, workdir, mine)
 
     rows = np.empty(layout.sentences, np.int64)
     rows[np.asarray(manifest["order"], np.int64)] = np.arange(layout.sentences)
-    return Responses({site: reader(site) for site in neurons.shapes}, neurons, layout.dtype, rows,
-                     np.asarray(manifest["pieces"], np.int32), manifest["attrs"])
+    return Responses(
+        {site: reader(site) for site in neurons.shapes},
+        neurons,
+        layout.dtype,
+        rows,
+        np.asarray(manifest["pieces"], np.int32),
+        manifest["attrs"],
+    )
 
 
 class _LazyMatrix(BackendArray):
@@ -233,7 +291,9 @@ class _LazyMatrix(BackendArray):
         self.dtype = np.dtype(responses._dtype)
 
     def __getitem__(self, key: Any) -> Any:
-        return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.OUTER, self._outer)
+        return indexing.explicit_indexing_adapter(
+            key, self.shape, indexing.IndexingSupport.OUTER, self._outer
+        )
 
     def _outer(self, key: tuple) -> np.ndarray:
         sentences, neurons = (np.arange(size)[index] for index, size in zip(key, self.shape))
@@ -245,12 +305,15 @@ class _LazyMatrix(BackendArray):
 
 def _expand(key: Any, ndim: int) -> Sequence[Any]:
     keys = key if isinstance(key, tuple) else (key,)
-    if sum(part is Ellipsis for part in keys) > 1 or len(keys) - any(part is Ellipsis for part in keys) > ndim:
+    if (
+        sum(part is Ellipsis for part in keys) > 1
+        or len(keys) - any(part is Ellipsis for part in keys) > ndim
+    ):
         raise IndexError(f"too many indices for [L, S, F]: {key!r}")
     if not any(part is Ellipsis for part in keys):
         keys = (*keys, Ellipsis)
     place = next(i for i, part in enumerate(keys) if part is Ellipsis)
-    return (*keys[:place], *[slice(None)] * (ndim - len(keys) + 1), *keys[place + 1:])
+    return (*keys[:place], *[slice(None)] * (ndim - len(keys) + 1), *keys[place + 1 :])
 
 
 def _span(chosen: np.ndarray) -> slice:

@@ -1,4 +1,4 @@
-"""One batch through the model: the compiled step, and batches run one ahead of the copies to the host."""
+"""One batch through the model: the compiled step, and batches run one ahead of their copies."""
 
 import functools
 from collections.abc import Callable, Iterable, Iterator
@@ -17,10 +17,16 @@ Capture = tuple[tuple[str, str], ...]  # (site, pool), hashable
 
 @functools.partial(jax.jit, static_argnums=(1, 2))
 def pooled_step(
-    params: Any, config: TransformerConfig, capture: Capture, tokens: Int[Array, "B T"],
-    mask: Bool[Array, "B T"], where: Bool[Array, "B T"],
+    params: Any,
+    config: TransformerConfig,
+    capture: Capture,
+    tokens: Int[Array, "B T"],
+    mask: Bool[Array, "B T"],
+    where: Bool[Array, "B T"],
 ) -> tuple[dict[str, Array], dict[str, Array]]:
-    """Site -> pooled responses [L, B, F] (float32, or int32 for "argmax"), site -> non-finite ones [L, B].
+    """Site -> pooled responses [L, B, F], and site -> how many of them are not finite, [L, B].
+
+    Responses are float32, or int32 for "argmax".
 
     Rows without a counted token are NaN by definition and count as finite.
     """
@@ -36,8 +42,12 @@ def pooled_step(
 
 @functools.partial(jax.jit, static_argnums=(1, 2))
 def states_step(
-    params: Any, config: TransformerConfig, sites: tuple[str, ...], tokens: Int[Array, "B T"],
-    mask: Bool[Array, "B T"], positions: Int[Array, "B P"],
+    params: Any,
+    config: TransformerConfig,
+    sites: tuple[str, ...],
+    tokens: Int[Array, "B T"],
+    mask: Bool[Array, "B T"],
+    positions: Int[Array, "B P"],
 ) -> dict[str, Array]:
     """Site -> its values [L, B, P, F] at chosen positions of each row, float32."""
     _, captured = forward(params, config, tokens, mask, capture=dict.fromkeys(sites, positions))
@@ -45,16 +55,17 @@ def states_step(
 
 
 def placement(params: Any) -> jax.sharding.Sharding:
-    """Where the inputs of a batch go: to the parameters' device, or to every device of their mesh."""
+    """Where a batch goes: to the parameters' device, or to every device of their mesh."""
     sharding = jax.tree.leaves(params)[0].sharding
     if isinstance(sharding, jax.sharding.NamedSharding):
         return jax.sharding.NamedSharding(sharding.mesh, jax.sharding.PartitionSpec())
     return sharding
 
 
-def run(step: Callable[..., Any], inputs: Iterable[tuple[np.ndarray, ...]],
-        where: jax.sharding.Sharding) -> Iterator[Any]:
-    """Results on the host, in order; the device works on the next batch while one is copied and used.
+def run(
+    step: Callable[..., Any], inputs: Iterable[tuple[np.ndarray, ...]], where: jax.sharding.Sharding
+) -> Iterator[Any]:
+    """Results on the host, in order; the device works on the next batch meanwhile.
 
     Args:
         step: arrays on the device -> pytree of arrays on the device.

@@ -1,9 +1,9 @@
 """Responses on disk: for each site one TensorStore zarr3 array [L, S, F] in blocks of sentences.
 
 One file (shard) holds one block of R sentences of one site, cut into chunks [1, R, units], so that
-a block is written in one piece and a few neurons of all sentences are read without the others. Chunks
-are stored as they are, each with a CRC-32C that every read checks. The S axis is in stored order: the
-order in which batches are run. `Responses` restores the order of the corpus.
+a block is written in one piece and a few neurons of all sentences are read without the others.
+Chunks are stored as they are, each with a CRC-32C that every read checks. The S axis is in stored
+order: the order in which batches are run. `Responses` restores the order of the corpus.
 """
 
 import dataclasses
@@ -59,7 +59,7 @@ class Layout:
         return width, -(-units // width)
 
     def shard_bytes(self, site: str) -> int:
-        """The exact size of one file: chunks with 4 bytes of CRC each, their index of 16 bytes each, its CRC."""
+        """The exact size of one file: each chunk with 4 bytes of CRC and 16 of index, and a CRC."""
         width, pieces = self.chunks(site)
         chunks = self.shapes[site][0] * pieces
         return chunks * (self.block_sentences * width * 4 + 4 + 16) + 4
@@ -70,8 +70,12 @@ class Layout:
         return self.blocks * sum(self.shard_bytes(site) for site in self.shapes)
 
 
-def layout(shapes: Mapping[str, tuple[int, int]], sentences: int, dtype: str = "float32",
-           block_sentences: int | None = None) -> Layout:
+def layout(
+    shapes: Mapping[str, tuple[int, int]],
+    sentences: int,
+    dtype: str = "float32",
+    block_sentences: int | None = None,
+) -> Layout:
     """Blocks of equal size, small enough for host memory and for what a kill may cost.
 
     >>> layout({"mlp.up": (2, 64)}, sentences=1500).block_sentences
@@ -106,13 +110,19 @@ def open_arrays(workdir: Path, layout: Layout, create: bool = False) -> dict[str
             arrays[site] = ts.open(_spec(workdir, layout, site), open=True, create=create).result()
         except (ValueError, OSError) as error:
             raise InputError(
-                f"{workdir / metadata_name(site)} cannot be used: {_reason(error)}; delete it and run "
-                "collect again with the same workdir and settings") from error
+                f"{workdir / metadata_name(site)} cannot be used: {_reason(error)}; delete it and "
+                "run collect again with the same workdir and settings"
+            ) from error
     return arrays
 
 
-def write_block(arrays: Mapping[str, Any], workdir: Path, layout: Layout, block: int,
-                values: Mapping[str, np.ndarray]) -> dict[str, list]:
+def write_block(
+    arrays: Mapping[str, Any],
+    workdir: Path,
+    layout: Layout,
+    block: int,
+    values: Mapping[str, np.ndarray],
+) -> dict[str, list]:
     """Writes one block of every site and brings it to disk.
 
     Args:
@@ -132,11 +142,15 @@ def write_block(arrays: Mapping[str, Any], workdir: Path, layout: Layout, block:
             arrays[site][:, rows, :].write(values[site]).result()
             size, digest = sync_file(workdir / name, workdir)
         except (ValueError, OSError) as error:
-            raise InputError(f"cannot write {workdir / name}: {_reason(error)}; free some space there and run "
-                             "the same command again, it goes on after the last finished block") from error
+            raise InputError(
+                f"cannot write {workdir / name}: {_reason(error)}; free some space there and run "
+                "the same command again, it goes on after the last finished block"
+            ) from error
         if size != layout.shard_bytes(site):
-            raise InputError(f"{workdir / name} was written short: {size} of {layout.shard_bytes(site)} bytes; "
-                             "check the disk and run the same command again")
+            raise InputError(
+                f"{workdir / name} was written short: {size} of {layout.shard_bytes(site)} bytes; "
+                "check the disk and run the same command again"
+            )
         files[name] = [size, digest]
     return files
 
@@ -167,8 +181,10 @@ def read(array: Any, index: tuple, workdir: Path, files: Mapping[str, list]) -> 
 
 def damaged_file(path: Path, fault: str) -> InputError:
     """The error for a response file that is not what was written."""
-    return InputError(f"{path} {fault}; restore it, or delete manifest.json and run collect again with the "
-                      "same workdir and settings: only its block is redone")
+    return InputError(
+        f"{path} {fault}; restore it, or delete manifest.json and run collect again with the "
+        "same workdir and settings: only its block is redone"
+    )
 
 
 def _reason(error: Exception) -> str:
@@ -185,7 +201,7 @@ def _spec(workdir: Path, layout: Layout, site: str) -> dict[str, Any]:
     return {
         "driver": "zarr3",
         "kvstore": {"driver": "file", "path": f"{workdir / ARRAYS / site}/"},
-        # A missing file is an error, never a block of fill values; a block of NaN is stored like any other.
+        # A missing file is an error, never fill values; a block of NaN is stored like any other.
         "fill_missing_data_reads": False,
         "store_data_equal_to_fill_value": True,
         # `write_block` brings files to disk itself, with their folders.
@@ -194,11 +210,21 @@ def _spec(workdir: Path, layout: Layout, site: str) -> dict[str, Any]:
             "shape": [layers, layout.sentences, units],
             "data_type": layout.dtype,
             "fill_value": "NaN" if layout.dtype == "float32" else -1,
-            "chunk_grid": {"name": "regular",
-                           "configuration": {"chunk_shape": [layers, rows, width * pieces]}},
+            "chunk_grid": {
+                "name": "regular",
+                "configuration": {"chunk_shape": [layers, rows, width * pieces]},
+            },
             "chunk_key_encoding": {"name": "default", "configuration": {"separator": "."}},
-            "codecs": [{"name": "sharding_indexed", "configuration": {
-                "chunk_shape": [1, rows, width], "codecs": checked, "index_codecs": checked,
-                "index_location": "end"}}],
+            "codecs": [
+                {
+                    "name": "sharding_indexed",
+                    "configuration": {
+                        "chunk_shape": [1, rows, width],
+                        "codecs": checked,
+                        "index_codecs": checked,
+                        "index_location": "end",
+                    },
+                }
+            ],
         },
     }
