@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable
 
-from absl import app, flags
+from absl import app, logging
 
 from xlingjax.errors import InputError
 
@@ -11,13 +11,18 @@ from xlingjax.errors import InputError
 def run(main: Callable[[], None]) -> None:
     """Parses the flags, runs `main`, and exits.
 
-    Exit status: 0; 1 with one line on stderr for an `InputError` or an unknown flag; 130 for Ctrl-C;
-    143 where a run saved its state at SIGTERM. Anything else is our defect and shows its traceback.
+    Exit status: 0; 1 with one line on stderr for an `InputError` or an unknown flag; 130 for
+    Ctrl-C; 143 where a run saved its state at SIGTERM. Anything else is our defect and shows its
+    traceback.
     """
+
     def guarded(arguments: list[str]) -> None:
+        logging.set_verbosity(logging.WARNING)  # Orbax tells of every file it writes
         try:
             if len(arguments) > 1:
-                raise InputError(f"unknown argument {arguments[1]!r}; settings are flags, --help lists them")
+                raise InputError(
+                    f"unknown argument {arguments[1]!r}; settings are flags, --help lists them"
+                )
             main()
         except InputError as error:
             print(f"error: {error}", file=sys.stderr)
@@ -26,5 +31,4 @@ def run(main: Callable[[], None]) -> None:
             print(f"stopped{f': {stop}' if str(stop) else ''}", file=sys.stderr)
             sys.exit(130)
 
-    flags.FLAGS.set_default("verbosity", -1)  # warnings and errors only; --verbosity=0 shows more
     app.run(guarded)

@@ -11,13 +11,26 @@ import pytest
 from xlingjax.models import load_model
 
 ROOT = Path(__file__).parents[2]
-SMALL = ["--steps=3", "--layers=1", "--width=8", "--heads=2", "--vocabulary=400", "--length=16",
-         "--batch_tokens=64", "--held_out=0.3"]
+SMALL = [
+    "--steps=3",
+    "--layers=1",
+    "--width=8",
+    "--heads=2",
+    "--vocabulary=400",
+    "--length=16",
+    "--batch_tokens=64",
+    "--held_out=0.3",
+]
 
 
 def command(*flags: str) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, "-m", "experiments.pretrain", *flags], cwd=ROOT, text=True,
-                          capture_output=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    return subprocess.run(
+        [sys.executable, "-m", "experiments.pretrain", *flags],
+        cwd=ROOT,
+        text=True,
+        capture_output=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +38,9 @@ def text(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("text")
     words = {"lat": "ana bel cor dun", "cyr": "ана бел кор дун", "gre": "ανα βελ κορ δυν"}
     for language, line in words.items():
-        (folder / f"{language}.txt").write_text("\n\n".join(f"{line} {n}.\n{line}" for n in range(9)))
+        (folder / f"{language}.txt").write_text(
+            "\n\n".join(f"{line} {n}.\n{line}" for n in range(9))
+        )
     return folder
 
 
@@ -81,9 +96,16 @@ for flags in json.loads(sys.argv[1]):
 
 def test_what_is_wrong_is_said_in_one_sentence(text, tmp_path):
     """One process for all cases: it imports JAX once."""
-    cases = [[f"--corpus={text}", *SMALL, *flags, f"--workdir={tmp_path / 'run'}"] for flags, _ in WRONG]
-    done = subprocess.run([sys.executable, "-c", EACH, json.dumps(cases)], cwd=ROOT, text=True,
-                          capture_output=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    cases = [
+        [f"--corpus={text}", *SMALL, *flags, f"--workdir={tmp_path / 'run'}"] for flags, _ in WRONG
+    ]
+    done = subprocess.run(
+        [sys.executable, "-c", EACH, json.dumps(cases)],
+        cwd=ROOT,
+        text=True,
+        capture_output=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
     answers = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("[")]
     assert len(answers) == len(WRONG), done.stderr
     for (status, said), (flags, expected) in zip(answers, WRONG):
@@ -95,5 +117,12 @@ def test_what_is_wrong_is_said_in_one_sentence(text, tmp_path):
 
 def test_help_lists_every_flag():
     shown = command("--help")
-    for flag in ("workdir", "corpus", "leave_out", "batch_tokens", "learning_rate", "checkpoint_every"):
+    for flag in (
+        "workdir",
+        "corpus",
+        "leave_out",
+        "batch_tokens",
+        "learning_rate",
+        "checkpoint_every",
+    ):
         assert f"--{flag}" in shown.stdout or f"--[no]{flag}" in shown.stdout

@@ -7,8 +7,8 @@ import math
 import jax
 import numpy as np
 import pytest
-
 from tiny_run import DECODER, ENCODER, contents, corpus, settings
+
 from xlingjax.errors import InputError
 from xlingjax.training import loop
 from xlingjax.training.checkpoints import RunFolder
@@ -38,18 +38,26 @@ def test_powers_of_two_and_the_last_step_are_kept(run):
 
 def test_metrics_tell_loss_rate_and_every_language(run):
     first, *_, last = lines(run[0])
-    assert set(first["held_out_loss"]) == {"lat", "cyr", "gre", "arm"}, "the language left out is evaluated"
+    assert set(first["held_out_loss"]) == {"lat", "cyr", "gre", "arm"}, (
+        "the language left out is evaluated"
+    )
     vocabulary = 400
     assert all(abs(loss - math.log(vocabulary)) < 0.1 for loss in first["held_out_loss"].values())
-    assert last["tokens"] == 24 * 64 and 0 < last["learning_rate"] < 3e-3 and last["gradient_norm"] > 0
+    assert (
+        last["tokens"] == 24 * 64 and 0 < last["learning_rate"] < 3e-3 and last["gradient_norm"] > 0
+    )
     for language in ("lat", "cyr", "gre", "arm"):
         assert last["bits_per_character"][language] > 0
 
 
 @pytest.mark.parametrize("config, objective", [(DECODER, "causal"), (ENCODER, "masked")])
 def test_training_lowers_the_loss_of_the_languages_it_sees(config, objective, tmp_path):
-    chosen = settings(steps=60, objective=objective, save_every=60, optimiser=OptimiserSettings(
-        learning_rate=2e-2, warm_up=5))
+    chosen = settings(
+        steps=60,
+        objective=objective,
+        save_every=60,
+        optimiser=OptimiserSettings(learning_rate=2e-2, warm_up=5),
+    )
     pretrain(corpus(), config, chosen, tmp_path)
     first, *_, last = lines(tmp_path)
     for language in ("lat", "cyr", "gre"):
@@ -81,15 +89,23 @@ def test_a_finished_run_is_only_read(run, monkeypatch):
 
 
 @pytest.mark.promise
-@pytest.mark.parametrize("changed, named", [
-    (dict(settings=settings(seed=3)), "settings.seed was 0 and is 3"),
-    (dict(settings=settings(optimiser=OptimiserSettings(learning_rate=1e-3, warm_up=4))),
-     "settings.optimiser.learning_rate was 0.003 and is 0.001"),
-    (dict(config=dataclasses.replace(DECODER, mlp_width=64)), "model.mlp_width was 32 and is 64"),
-    (dict(corpus=corpus(documents=25)), "data.text was"),
-    (dict(settings=settings(leave_out=())), "settings.leave_out was"),
-    (dict(validation=corpus(documents=3)), "data.validation was"),
-])
+@pytest.mark.parametrize(
+    "changed, named",
+    [
+        (dict(settings=settings(seed=3)), "settings.seed was 0 and is 3"),
+        (
+            dict(settings=settings(optimiser=OptimiserSettings(learning_rate=1e-3, warm_up=4))),
+            "settings.optimiser.learning_rate was 0.003 and is 0.001",
+        ),
+        (
+            dict(config=dataclasses.replace(DECODER, mlp_width=64)),
+            "model.mlp_width was 32 and is 64",
+        ),
+        (dict(corpus=corpus(documents=25)), "data.text was"),
+        (dict(settings=settings(leave_out=())), "settings.leave_out was"),
+        (dict(validation=corpus(documents=3)), "data.validation was"),
+    ],
+)
 def test_another_experiment_in_the_folder_is_refused_by_name(run, changed, named):
     before = contents(run[0])
     given = dict(corpus=corpus(), config=DECODER, settings=settings(), workdir=run[0]) | changed
@@ -112,9 +128,13 @@ def test_divergence_stops_the_run_and_keeps_the_last_good_checkpoint(tmp_path, m
             bad = count >= 11
             params = jax.tree.map(lambda x: jax.numpy.where(bad, jax.numpy.nan, x), state["params"])
             return {**state, "params": params}, loss, norm
+
         return diverging
+
     monkeypatch.setattr(loop, "make_step", poisoned)
-    with pytest.raises(InputError, match=r"diverged at step 12 .*lower the learning rate 0\.003.*checkpoint is 10"):
+    with pytest.raises(
+        InputError, match=r"diverged at step 12 .*lower the learning rate 0\.003.*checkpoint is 10"
+    ):
         pretrain(corpus(), DECODER, settings(), tmp_path)
     kept = sorted(int(path.name) for path in (tmp_path / "checkpoints").iterdir())
     assert kept == [0, 1, 2, 4, 8, 10]
@@ -135,6 +155,7 @@ def test_poison_at_a_kept_step_is_not_kept(tmp_path, monkeypatch):
     def broken(config, key):
         params = started(config, key)
         return params | {"norm": jax.tree.map(lambda x: x * jax.numpy.nan, params["norm"])}
+
     monkeypatch.setattr(loop, "init_params", broken)
     with pytest.raises(InputError, match="diverged at step 0 .*checkpoint is none"):
         pretrain(corpus(), DECODER, settings(), tmp_path)
@@ -143,26 +164,47 @@ def test_poison_at_a_kept_step_is_not_kept(tmp_path, monkeypatch):
 
 def test_what_does_not_fit_is_refused(tmp_path):
     for given, message in [
-            (dict(config=ENCODER), "objective 'causal' does not fit a model with causal=False"),
-            (dict(config=ENCODER, settings=settings(objective="masked", length=64)), "length 64 exceeds"),
-            (dict(settings=settings(leave_out=("xxx",))), "'xxx', to be left out"),
-            (dict(corpus=corpus().rows(np.zeros(0, int)), ), "has no text")]:
+        (dict(config=ENCODER), "objective 'causal' does not fit a model with causal=False"),
+        (
+            dict(config=ENCODER, settings=settings(objective="masked", length=64)),
+            "length 64 exceeds",
+        ),
+        (dict(settings=settings(leave_out=("xxx",))), "'xxx', to be left out"),
+        (
+            dict(
+                corpus=corpus().rows(np.zeros(0, int)),
+            ),
+            "has no text",
+        ),
+    ]:
         with pytest.raises(InputError, match=message):
-            pretrain(**(dict(corpus=corpus(), config=DECODER, settings=settings(), workdir=tmp_path) | given))
+            pretrain(
+                **(
+                    dict(corpus=corpus(), config=DECODER, settings=settings(), workdir=tmp_path)
+                    | given
+                )
+            )
     for changes, message in [
-            (dict(steps=0), "steps is 0"), (dict(objective="x"), "objective 'x'"), (dict(seed=-1), "seed -1"),
-            (dict(checkpoint_every=-1), "checkpoint_every is -1")]:
+        (dict(steps=0), "steps is 0"),
+        (dict(objective="x"), "objective 'x'"),
+        (dict(seed=-1), "seed -1"),
+        (dict(checkpoint_every=-1), "checkpoint_every is -1"),
+    ]:
         with pytest.raises(InputError, match=message):
             settings(**changes)
     for changes, message in [
-            (dict(learning_rate=0.0), "learning rate 0.0"), (dict(schedule="step"), "schedule 'step'"),
-            (dict(clip=0.0), "clip 0.0"), (dict(warm_up=-1), "warm_up -1")]:
+        (dict(learning_rate=0.0), "learning rate 0.0"),
+        (dict(schedule="step"), "schedule 'step'"),
+        (dict(clip=0.0), "clip 0.0"),
+        (dict(warm_up=-1), "warm_up -1"),
+    ]:
         with pytest.raises(InputError, match=message):
             OptimiserSettings(**changes)
 
 
 def test_a_disk_too_small_is_refused_before_anything_is_written(tmp_path, monkeypatch):
     import shutil
+
     monkeypatch.setattr(shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1000})())
     with pytest.raises(InputError, match="needs .* on disk and .* has 1 kB free"):
         pretrain(corpus(), DECODER, settings(), tmp_path)
@@ -174,7 +216,12 @@ def test_schedule_rises_and_falls_and_spares_biases_and_norms():
     rates = np.array([float(schedule(chosen, 100)(step)) for step in range(100)])
     assert 0 < rates[0] < 0.1 and np.all(np.diff(rates[:11]) > 0) and rates[10] == 1.0
     assert np.all(np.diff(rates[10:]) < 0) and 0.1 <= rates[-1] < 0.11
-    flat = np.array([float(schedule(dataclasses.replace(chosen, schedule="constant"), 100)(s)) for s in range(100)])
+    flat = np.array(
+        [
+            float(schedule(dataclasses.replace(chosen, schedule="constant"), 100)(s))
+            for s in range(100)
+        ]
+    )
     np.testing.assert_allclose(flat[10:], 1.0)
     config = dataclasses.replace(ENCODER, vocab_size=50)
     mask = decayed(loop.init_params(config, jax.random.key(0)))

@@ -7,9 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
-
+import transformers
 from tiny_run import DECODER, ENCODER
 from tolerances import close
+
+from xlingjax.models.loading import load_model
 from xlingjax.models.transformer import forward, init_params, unembed
 from xlingjax.training import objectives
 from xlingjax.training.objectives import Objective, hide_tokens, row_losses
@@ -38,7 +40,8 @@ def test_causal_loss_is_torchs_over_real_targets():
     logits = unembed(params, config, forward(params, config, tokens, mask)[0])
     labels = torch.tensor(np.where(mask, tokens, -100)[:, 1:]).long()
     theirs = torch.nn.functional.cross_entropy(
-        torch.tensor(np.asarray(logits))[:, :-1].flatten(0, 1), labels.flatten(), reduction="none")
+        torch.tensor(np.asarray(logits))[:, :-1].flatten(0, 1), labels.flatten(), reduction="none"
+    )
     close(nll, theirs.reshape(labels.shape).sum(1), 1e-4)
     np.testing.assert_array_equal(count, mask[:, 1:].sum(1))
 
@@ -54,7 +57,10 @@ def test_masked_loss_is_torchs_over_hidden_tokens():
         labels[row, chosen] = tokens[row, chosen]
     logits = unembed(params, config, forward(params, config, shown, mask)[0])
     theirs = torch.nn.functional.cross_entropy(
-        torch.tensor(np.asarray(logits)).flatten(0, 1), torch.tensor(labels).long().flatten(), reduction="none")
+        torch.tensor(np.asarray(logits)).flatten(0, 1),
+        torch.tensor(labels).long().flatten(),
+        reduction="none",
+    )
     close(nll, theirs.reshape(labels.shape).sum(1), 1e-4)
     np.testing.assert_array_equal(count, (labels >= 0).sum(1))
 
@@ -66,6 +72,7 @@ def test_chunks_change_neither_loss_nor_gradient(config, objective, monkeypatch)
 
     def loss(params):
         return row_losses(params, config, objective, tokens, mask, KEY)[0].sum()
+
     whole = jax.value_and_grad(loss)(params)
     monkeypatch.setattr(objectives, "LOGITS_AT_ONCE", 2 * 24 * 97)
     pieces = jax.value_and_grad(loss)(params)
@@ -89,7 +96,9 @@ def test_fifteen_percent_are_hidden_eighty_ten_ten():
     tokens[:, 0], tokens[:, 50] = 0, 2
     mask = np.ones(tokens.shape, bool)
     mask[::2, 61:] = False
-    shown, positions, counted = map(np.asarray, hide_tokens(KEY, jnp.asarray(tokens), jnp.asarray(mask), MASKED, 1000))
+    shown, positions, counted = map(
+        np.asarray, hide_tokens(KEY, jnp.asarray(tokens), jnp.asarray(mask), MASKED, 1000)
+    )
     ordinary = (mask & (tokens >= 5)).sum(1)
     np.testing.assert_array_equal(counted.sum(1), np.floor(0.15 * ordinary + 0.5))
     rows = np.nonzero(counted)[0]
@@ -110,8 +119,14 @@ def test_fifteen_percent_are_hidden_eighty_ten_ten():
 
 def test_a_row_without_ordinary_tokens_has_no_targets():
     tokens = jnp.full((2, 24), 2)
-    _, count = row_losses(init_params(dataclasses.replace(ENCODER, vocab_size=97), KEY),
-                          dataclasses.replace(ENCODER, vocab_size=97), MASKED, tokens, tokens > 0, KEY)
+    _, count = row_losses(
+        init_params(dataclasses.replace(ENCODER, vocab_size=97), KEY),
+        dataclasses.replace(ENCODER, vocab_size=97),
+        MASKED,
+        tokens,
+        tokens > 0,
+        KEY,
+    )
     assert count.tolist() == [0, 0]
 
 
@@ -120,4 +135,47 @@ def test_kernels_of_the_loss_pass_strict_promotion():
     params, (tokens, mask) = init_params(config, KEY), batch()
     with jax.numpy_dtype_promotion("strict"):
         for objective in (Objective(), MASKED):
-            jax.grad(lambda params: row_losses(params, config, objective, tokens, mask, KEY)[0].sum())(params)
+
+            def loss(params, objective=objective):
+                return row_losses(params, config, objective, tokens, mask, KEY)[0].sum()
+
+            jax.grad(loss)(params)
+
+
+def test_losses_are_hugging_faces(tmp_path):
+    torch.manual_seed(0)
+    tokens, mask = batch()
+    real = torch.tensor(mask).long()
+    ids = torch.tensor(np.where(mask, tokens, 1)).long()
+    shape = dict(vocab_size=97, initializer_range=0.3)
+    bloom = transformers.BloomForCausalLM(
+        transformers.BloomConfig(hidden_size=16, n_layer=2, n_head=4, **shape)
+    )
+    encoder = transformers.XLMRobertaForMaskedLM(
+        transformers.XLMRobertaConfig(
+            hidden_size=16,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            intermediate_size=32,
+            max_position_embeddings=40,
+            hidden_act="gelu",
+            **shape,
+        )  # fmt: skip
+    )
+    shown, positions, counted = map(np.asarray, hide_tokens(KEY, tokens, mask, MASKED, 97))
+    masked_labels = torch.full(tokens.shape, -100)
+    for row in range(len(tokens)):
+        chosen = positions[row][counted[row]]
+        masked_labels[row, chosen] = ids[row, chosen]
+    for name, theirs, objective, given, labels in [
+        ("bloom", bloom, Objective(), ids, torch.where(real > 0, ids, -100)),
+        ("encoder", encoder, MASKED, torch.tensor(np.where(mask, shown, 1)).long(), masked_labels),
+    ]:
+        theirs.eval().save_pretrained(tmp_path / name)
+        model = load_model(tmp_path / name)
+        nll, count = row_losses(model.params, model.config, objective, tokens, mask, KEY)
+        with torch.no_grad():
+            expected = theirs(input_ids=given, attention_mask=real, labels=labels).loss
+        targets = labels[:, 1:] if name == "bloom" else labels
+        assert int(count.sum()) == int(targets.ne(-100).sum())
+        close(nll.sum() / count.sum(), np.float32(expected), 2e-5, name)

@@ -10,8 +10,8 @@ import time
 from pathlib import Path
 
 import pytest
-
 from tiny_run import DECODER, contents, corpus, settings
+
 from xlingjax.errors import InputError
 from xlingjax.training.checkpoints import RunFolder
 from xlingjax.training.loop import pretrain
@@ -25,7 +25,8 @@ class Crash(BaseException):
 
 
 def crash_at(monkeypatch, name: str, call: int, after: bool) -> None:
-    """The `call`-th use of a method of the run folder ends the process, before or after its work."""
+    """The `call`-th use of a method of the run folder ends the process, before or after its
+    work."""
     true, used = getattr(RunFolder, name), []
 
     def crashing(self, *arguments):
@@ -35,6 +36,7 @@ def crash_at(monkeypatch, name: str, call: int, after: bool) -> None:
         true(self, *arguments)
         if len(used) == call:
             raise Crash
+
     monkeypatch.setattr(RunFolder, name, crashing)
 
 
@@ -51,12 +53,27 @@ def unbroken(short, tmp_path_factory):
 
 
 @pytest.mark.promise
-@pytest.mark.parametrize("name, call, after", [
-    ("claim", 1, True), ("save_checkpoint", 1, True), ("report", 1, True), ("save_state", 1, True),
-    ("save_checkpoint", 2, True), ("report", 2, False), ("report", 2, True), ("save_state", 2, False),
-    ("save_state", 2, True), ("save_checkpoint", 3, False), ("save_checkpoint", 3, True), ("report", 3, True),
-    ("save_state", 3, True)])
-def test_a_crash_between_any_two_writes_changes_nothing(name, call, after, short, unbroken, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "name, call, after",
+    [
+        ("claim", 1, True),
+        ("save_checkpoint", 1, True),
+        ("report", 1, True),
+        ("save_state", 1, True),
+        ("save_checkpoint", 2, True),
+        ("report", 2, False),
+        ("report", 2, True),
+        ("save_state", 2, False),
+        ("save_state", 2, True),
+        ("save_checkpoint", 3, False),
+        ("save_checkpoint", 3, True),
+        ("report", 3, True),
+        ("save_state", 3, True),
+    ],
+)
+def test_a_crash_between_any_two_writes_changes_nothing(
+    name, call, after, short, unbroken, tmp_path, monkeypatch
+):
     with monkeypatch.context() as patch:
         crash_at(patch, name, call, after)
         with pytest.raises(Crash):
@@ -68,7 +85,9 @@ def test_a_crash_between_any_two_writes_changes_nothing(name, call, after, short
 @pytest.mark.promise
 @pytest.mark.parametrize("write", ["replace"])
 @pytest.mark.parametrize("call", [1, 2, 3])
-def test_a_crash_or_full_disk_at_a_rename_changes_nothing(write, call, short, unbroken, tmp_path, monkeypatch):
+def test_a_crash_or_full_disk_at_a_rename_changes_nothing(
+    write, call, short, unbroken, tmp_path, monkeypatch
+):
     for error in (Crash(), OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))):
         true, used = getattr(os, write), []
 
@@ -77,6 +96,7 @@ def test_a_crash_or_full_disk_at_a_rename_changes_nothing(write, call, short, un
             if len(used) == call:
                 raise error
             return true(*arguments, **options)
+
         with monkeypatch.context() as patch:
             patch.setattr(os, write, failing)
             try:
@@ -91,14 +111,20 @@ def test_a_crash_or_full_disk_at_a_rename_changes_nothing(write, call, short, un
 
 def start(workdir: Path, changes: str) -> subprocess.Popen:
     """The same run in a process of its own."""
-    program = (f"import sys; sys.path.insert(0, {str(SCRIPT.parent)!r}); from tiny_run import *;"
-               f"pretrain(corpus(), DECODER, settings({changes}), {str(workdir)!r})")
-    return subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    program = (
+        f"import sys; sys.path.insert(0, {str(SCRIPT.parent)!r}); from tiny_run import *;"
+        f"pretrain(corpus(), DECODER, settings({changes}), {str(workdir)!r})"
+    )
+    return subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
 
 
 def wait_for_lines(workdir: Path, process: subprocess.Popen, count: int) -> None:
     metrics = workdir / "metrics.jsonl"
-    while process.poll() is None and not (metrics.exists() and metrics.read_bytes().count(b"\n") >= count):
+    while process.poll() is None and not (
+        metrics.exists() and metrics.read_bytes().count(b"\n") >= count
+    ):
         time.sleep(0.002)
 
 
@@ -131,9 +157,12 @@ def test_signals_from_outside_save_the_step(number, status, tmp_path):
 
 
 @pytest.mark.promise
-@pytest.mark.parametrize("number, raised", [(signal.SIGTERM, SystemExit), (signal.SIGINT, KeyboardInterrupt)])
+@pytest.mark.parametrize(
+    "number, raised", [(signal.SIGTERM, SystemExit), (signal.SIGINT, KeyboardInterrupt)]
+)
 def test_stopped_between_saves_it_resumes_to_the_same_bytes(number, raised, tmp_path, monkeypatch):
-    """The signal comes while the batch of step 13 is made, which is neither kept nor saved by itself."""
+    """The signal comes while the batch of step 13 is made, which is neither kept nor saved by
+    itself."""
     pretrain(corpus(), DECODER, settings(), tmp_path / "unbroken")
     true = Stream.batch
 
@@ -141,6 +170,7 @@ def test_stopped_between_saves_it_resumes_to_the_same_bytes(number, raised, tmp_
         if step == 13:
             os.kill(os.getpid(), number)
         return true(self, step)
+
     with monkeypatch.context() as patch:
         patch.setattr(Stream, "batch", stop_at_13)
         with pytest.raises(raised) as stopped:
@@ -161,15 +191,17 @@ def test_a_second_process_on_the_folder_is_refused(tmp_path):
 @pytest.mark.promise
 def test_a_damaged_state_is_refused(short, tmp_path):
     pretrain(corpus(), DECODER, short, tmp_path)
-    largest = max((path for path in (tmp_path / "state").rglob("*") if path.is_file()),
-                  key=lambda path: path.stat().st_size)
+    largest = max(
+        (path for path in (tmp_path / "state").rglob("*") if path.is_file()),
+        key=lambda path: path.stat().st_size,
+    )
     content = bytearray(largest.read_bytes())
     for damage in ("flipped", "cut"):
         if damage == "flipped":
             broken = content.copy()
             broken[len(broken) // 2] ^= 1
         else:
-            broken = content[:len(content) // 2]
+            broken = content[: len(content) // 2]
         largest.write_bytes(broken)
         with pytest.raises(InputError, match=r"training state .* is damaged"):
             pretrain(corpus(), DECODER, short, tmp_path)

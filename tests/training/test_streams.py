@@ -1,9 +1,10 @@
-"""Streams: batches from seed and step alone, one language a row, nothing left out and nothing leaked."""
+"""Streams: batches from seed and step alone, one language a row, nothing left out and nothing
+leaked."""
 
 import numpy as np
 import pytest
-
 from tiny_run import corpus
+
 from xlingjax.errors import InputError
 from xlingjax.training.languages import hold_out, language_shares
 from xlingjax.training.streams import Stream, held_rows, leave_out, token_texts
@@ -62,11 +63,18 @@ def test_documents_that_lie_apart_are_joined_again(tokenizer):
 
 def test_every_token_is_reached_also_in_long_sentences(tokenizer):
     text = corpus(documents=6)
-    text = type(text)((" ".join(text.texts[:20]), *text.texts[1:]), text.languages, text.documents,
-                      text.parallel, text.labels)
+    text = type(text)(
+        (" ".join(text.texts[:20]), *text.texts[1:]),
+        text.languages,
+        text.documents,
+        text.parallel,
+        text.labels,
+    )
     found = token_texts(text, tokenizer, 16)["lat"]
     source = Stream({"lat": found}, 8, 16, EOS, 0.5, 0)
-    numbered = type(found)(np.arange(len(found.tokens), dtype=np.int32), found.starts, 1, found.real)
+    numbered = type(found)(
+        np.arange(len(found.tokens), dtype=np.int32), found.starts, 1, found.real
+    )
     source._texts = (numbered,)
     seen = np.unique(np.concatenate([source.batch(step)[0][:, 1:].ravel() for step in range(200)]))
     np.testing.assert_array_equal(seen, np.arange(len(found.tokens)))
@@ -85,8 +93,12 @@ def test_languages_are_drawn_by_temperature(tokenizer):
 def test_a_language_left_out_never_occurs(tokenizer):
     source = stream(tokenizer, leave_out(corpus(), ["arm"]))
     assert source.languages == ("lat", "cyr", "gre")
-    forbidden = set(np.concatenate(encode_texts(tokenizer, corpus().language("arm").texts)).tolist())
-    forbidden -= set(np.concatenate(encode_texts(tokenizer, leave_out(corpus(), ["arm"]).texts)).tolist())
+    forbidden = set(
+        np.concatenate(encode_texts(tokenizer, corpus().language("arm").texts)).tolist()
+    )
+    forbidden -= set(
+        np.concatenate(encode_texts(tokenizer, leave_out(corpus(), ["arm"]).texts)).tolist()
+    )
     assert len(forbidden) > 10
     for step in range(100):
         assert not forbidden & set(source.batch(step)[0].ravel().tolist())

@@ -8,15 +8,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tiny_run import LETTERS, corpus
 from transformers import AutoTokenizer
 
-from tiny_run import LETTERS, corpus
 from xlingjax.errors import InputError
 from xlingjax.training.tokenizer import SPECIAL, encode_texts, train_tokenizer
 
-HASH = ("import sys; sys.path.insert(0, sys.argv[1]); from tiny_run import corpus; import hashlib;"
-        "from xlingjax.training.tokenizer import train_tokenizer;"
-        "print(hashlib.sha256(train_tokenizer(corpus(), 400).backend_tokenizer.to_str().encode()).hexdigest())")
+HASH = (
+    "import sys; sys.path.insert(0, sys.argv[1]); from tiny_run import corpus; import hashlib;"
+    "from xlingjax.training.tokenizer import train_tokenizer;"
+    "print(hashlib.sha256(train_tokenizer(corpus(), "
+    "400).backend_tokenizer.to_str().encode()).hexdigest())"
+)
 
 
 @pytest.fixture(scope="module")
@@ -28,17 +31,37 @@ def tokenizer():
 def test_another_process_with_other_threads_trains_the_same_bytes(tokenizer):
     here = hashlib.sha256(tokenizer.backend_tokenizer.to_str().encode()).hexdigest()
     for threads in ("1", "4"):
-        environment = os.environ | {"RAYON_NUM_THREADS": threads, "TOKENIZERS_PARALLELISM": "true",
-                                    "PYTHONHASHSEED": threads, "PYTHONPATH": os.getcwd()}
-        there = subprocess.run([sys.executable, "-c", HASH, str(Path(__file__).parent)], env=environment,
-                               capture_output=True, text=True, check=True).stdout.strip()
+        environment = os.environ | {
+            "RAYON_NUM_THREADS": threads,
+            "TOKENIZERS_PARALLELISM": "true",
+            "PYTHONHASHSEED": threads,
+            "PYTHONPATH": os.getcwd(),
+        }
+        there = subprocess.run(
+            [sys.executable, "-c", HASH, str(Path(__file__).parent)],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
         assert there == here
 
 
-@pytest.mark.parametrize("text", [
-    "abc def", "κλμ, абв! 2024", "emoji 🦄 and 漢字", "a<0x41>b", "two  spaces", "cafe\u0301 ﷺ \u200f", "x" * 5000])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "abc def",
+        "κλμ, абв! 2024",
+        "emoji 🦄 and 漢字",
+        "a<0x41>b",
+        "two  spaces",
+        "cafe\u0301 ﷺ \u200f",
+        "x" * 5000,
+    ],
+)
 def test_every_text_survives_encoding_and_decoding(tokenizer, text):
     import unicodedata
+
     ids = encode_texts(tokenizer, (text,))[0]
     assert tokenizer.unk_token_id not in ids
     assert tokenizer.decode(ids.tolist()) == unicodedata.normalize("NFC", text)
@@ -71,12 +94,17 @@ def test_saved_folder_loads_offline(tokenizer, tmp_path):
 
 def test_low_temperature_gives_small_languages_more_pieces():
     text = corpus(documents=120)
-    rows = np.concatenate([np.flatnonzero(text.languages == "lat"), np.flatnonzero(text.languages == "arm")[:12]])
+    rows = np.concatenate(
+        [np.flatnonzero(text.languages == "lat"), np.flatnonzero(text.languages == "arm")[:12]]
+    )
     text = text.rows(rows)
 
     def pieces(temperature: float) -> int:
         vocabulary = train_tokenizer(text, 440, temperature=temperature).get_vocab()
-        return sum(len(piece) > 1 and set(piece) <= set(LETTERS["arm"] + "▁") for piece in vocabulary)
+        return sum(
+            len(piece) > 1 and set(piece) <= set(LETTERS["arm"] + "▁") for piece in vocabulary
+        )
+
     assert pieces(0.0) > 1.5 * pieces(1.0)
 
 

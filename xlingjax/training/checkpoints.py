@@ -43,10 +43,15 @@ class RunFolder:
         except OSError:
             self._lock.close()
             raise InputError(
-                f"another process is training in {self.path}; wait for it, or choose another workdir") from None
+                f"another process is training in {self.path}; wait for it, or choose another "
+                "workdir"
+            ) from None
         self._states = ocp.CheckpointManager(
-            self.path / "state", options=ocp.CheckpointManagerOptions(
-                max_to_keep=1, enable_async_checkpointing=False, create=True))
+            self.path / "state",
+            options=ocp.CheckpointManagerOptions(
+                max_to_keep=1, enable_async_checkpointing=False, create=True
+            ),
+        )
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -67,12 +72,15 @@ class RunFolder:
             before = json.loads(path.read_text())
         except ValueError:
             raise InputError(f"{path} is not readable; choose another workdir") from None
-        changed = [f"{name} was {_short(old)} and is {_short(new)}"
-                   for name, old, new in _differences(before, about)]
+        changed = [
+            f"{name} was {_short(old)} and is {_short(new)}"
+            for name, old, new in _differences(before, about)
+        ]
         if changed:
             raise InputError(
                 f"{self.path} holds another experiment: {'; '.join(changed)}; "
-                f"use those settings to resume it, or choose another workdir")
+                f"use those settings to resume it, or choose another workdir"
+            )
 
     # -- training state
 
@@ -84,18 +92,29 @@ class RunFolder:
         """Saves a step's state, last of all that is written for the step."""
         about = {"digest": fingerprint_params(state), "pending": pending}
         with self._writing(f"the state of step {step}"):
-            self._states.save(step, args=ocp.args.Composite(
-                state=ocp.args.StandardSave(state), about=ocp.args.JsonSave(about)), force=True)
+            self._states.save(
+                step,
+                args=ocp.args.Composite(
+                    state=ocp.args.StandardSave(state), about=ocp.args.JsonSave(about)
+                ),
+                force=True,
+            )
 
     def load_state(self, target: dict) -> tuple[dict, list[float]]:
         """The saved state, checked against its digest, and the losses since the last report."""
         step = self.saved_step()
         folder = self.path / "state" / str(step)
         broken = InputError(
-            f"the training state {folder} is damaged; delete {self.path / 'state'} to train from the start")
+            f"the training state {folder} is damaged; delete {self.path / 'state'} to train from "
+            "the start"
+        )
         try:
-            found = self._states.restore(step, args=ocp.args.Composite(
-                state=ocp.args.StandardRestore(target), about=ocp.args.JsonRestore()))
+            found = self._states.restore(
+                step,
+                args=ocp.args.Composite(
+                    state=ocp.args.StandardRestore(target), about=ocp.args.JsonRestore()
+                ),
+            )
         except Exception as error:  # Orbax raises whatever its layers raise
             raise broken from error
         if fingerprint_params(found.state) != found.about["digest"]:
@@ -120,7 +139,9 @@ class RunFolder:
 
     def checkpoints(self) -> dict[int, Path]:
         """Step -> folder of each model checkpoint, in order of steps."""
-        steps = sorted(int(folder.name) for folder in self._checkpoint_folders() if folder.name.isdigit())
+        steps = sorted(
+            int(folder.name) for folder in self._checkpoint_folders() if folder.name.isdigit()
+        )
         return {step: self.path / "checkpoints" / str(step) for step in steps}
 
     def report(self, line: dict[str, Any]) -> None:
@@ -134,7 +155,7 @@ class RunFolder:
         if not path.exists():
             return []
         text = path.read_text()
-        return [json.loads(line) for line in text[:text.rfind("\n") + 1].splitlines()]
+        return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
 
     def _checkpoint_folders(self) -> list[Path]:
         folder = self.path / "checkpoints"
@@ -148,8 +169,9 @@ class RunFolder:
         except Exception as error:
             if getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error):
                 raise InputError(
-                    f"the disk of {self.path} is full, {what} could not be written; free some space and run "
-                    f"the same command again, it resumes from the last saved step") from error
+                    f"the disk of {self.path} is full, {what} could not be written; free some "
+                    "space and run the same command again, it resumes from the last saved step"
+                ) from error
             raise
 
 
@@ -174,9 +196,13 @@ def _sync_folder(folder: Path) -> None:
 
 def _differences(before: Any, after: Any, name: str = "") -> list[tuple[str, Any, Any]]:
     if isinstance(before, dict) and isinstance(after, dict):
-        return [difference for key in sorted(before.keys() | after.keys())
-                for difference in _differences(
-                    before.get(key), after.get(key), f"{name}.{key}" if name else key)]
+        return [
+            difference
+            for key in sorted(before.keys() | after.keys())
+            for difference in _differences(
+                before.get(key), after.get(key), f"{name}.{key}" if name else key
+            )
+        ]
     return [] if before == after else [(name, before, after)]
 
 

@@ -56,8 +56,10 @@ def hold_out(corpus: Corpus, share: float, seed: int) -> tuple[Corpus, Corpus]:
     held = np.zeros(len(corpus), bool)
     for document in order.tolist():
         rows = np.array(documents[document])
-        amount = {g: int(lengths[rows[corpus.languages[rows] == g]].sum())
-                  for g in dict.fromkeys(corpus.languages[rows].tolist())}
+        amount = {
+            g: int(lengths[rows[corpus.languages[rows] == g]].sum())
+            for g in dict.fromkeys(corpus.languages[rows].tolist())
+        }
         lacking = any(wanted[g] > 0 for g in amount)
         spared = all(left[g] - amount[g] >= amount[g] for g in amount)
         if lacking and spared:

@@ -44,13 +44,20 @@ class Checkpoint:
 
 
 def pretrain(
-    corpus: Corpus, config: TransformerConfig, settings: Settings, workdir: str | Path, *,
-    family: str = "", validation: Corpus | None = None, show: Callable[[str], None] | None = None,
+    corpus: Corpus,
+    config: TransformerConfig,
+    settings: Settings,
+    workdir: str | Path,
+    *,
+    family: str = "",
+    validation: Corpus | None = None,
+    show: Callable[[str], None] | None = None,
 ) -> list[Checkpoint]:
     """Trains a tokenizer and a model on a corpus, and keeps the model at powers of two steps.
 
-    Run again on the same folder, it resumes from the last saved step and ends with the same bytes as an
-    unbroken run (same machine, versions and devices). SIGTERM and SIGINT save the step before they end it.
+    Run again on the same folder, it resumes from the last saved step and ends with the same bytes
+    as an unbroken run (same machine, versions and devices). SIGTERM and SIGINT save the step before
+    they end it.
 
     Args:
         corpus: the text; `settings.leave_out` names the languages training never sees.
@@ -65,7 +72,8 @@ def pretrain(
         The checkpoints, step 0 (untrained) first.
 
     Raises:
-        InputError: text, model and settings do not fit, the folder holds another experiment or is in
+        InputError: text, model and settings do not fit, the folder holds another experiment or is
+        in
             use, the disk is full, or the loss is not finite.
     """
     if not any(text.strip() for text in corpus.texts):
@@ -74,36 +82,54 @@ def pretrain(
         corpus, validation = hold_out(corpus, settings.held_out, settings.seed)
     trained = leave_out(corpus, settings.leave_out)
     tokenizer = train_tokenizer(
-        trained, settings.vocabulary, temperature=settings.temperature, objective=settings.objective,
-        seed=settings.seed)
+        trained,
+        settings.vocabulary,
+        temperature=settings.temperature,
+        objective=settings.objective,
+        seed=settings.seed,
+    )
     config = _fitted(config, settings, len(tokenizer))
     mark = tokenizer.eos_token_id if settings.objective == "causal" else tokenizer.bos_token_id
     texts = token_texts(trained, tokenizer, settings.length)
-    stream = Stream(texts, settings.rows, settings.length, mark, settings.temperature, settings.seed)
-    held = held_rows(token_texts(validation, tokenizer, settings.length), settings.rows, settings.length,
-                     mark, tokenizer.pad_token_id, settings.evaluated)
+    stream = Stream(
+        texts, settings.rows, settings.length, mark, settings.temperature, settings.seed
+    )
+    held = held_rows(
+        token_texts(validation, tokenizer, settings.length),
+        settings.rows,
+        settings.length,
+        mark,
+        tokenizer.pad_token_id,
+        settings.evaluated,
+    )
     objective = Objective(settings.objective, tokenizer.mask_token_id, len(SPECIAL))
     about = {
-        "settings": dataclasses.asdict(settings), "model": config.to_dict(), "family": family,
+        "settings": dataclasses.asdict(settings),
+        "model": config.to_dict(),
+        "family": family,
         "data": {"text": corpus.fingerprint, "validation": validation.fingerprint},
         "tokenizer": hashlib.sha256(tokenizer.backend_tokenizer.to_str().encode()).hexdigest(),
-        "versions": {name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "flax", "optax")},
+        "versions": {
+            name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "flax", "optax")
+        },
         "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
     }
     with RunFolder(workdir) as folder:
         folder.claim(about)
         run = _Run(config, settings, objective, stream, held, tokenizer, family, folder)
         run.train(show)
-        return [Checkpoint(step, step * settings.batch_tokens, path)
-                for step, path in folder.checkpoints().items()]
+        return [
+            Checkpoint(step, step * settings.batch_tokens, path)
+            for step, path in folder.checkpoints().items()
+        ]
 
 
 def read_metrics(workdir: str | Path) -> list[dict[str, Any]]:
     """The lines of a run's metrics.jsonl, in order of steps.
 
-    Each has `step`, `tokens`, and after step 0 `learning_rate`, `loss` (mean of the training losses since
-    the line before, nats per target) and `gradient_norm`; lines of checkpoints also `held_out_loss` and
-    `bits_per_character`, language -> number.
+    Each has `step`, `tokens`, and after step 0 `learning_rate`, `loss` (mean of the training losses
+    since the line before, nats per target) and `gradient_norm`; lines of checkpoints also
+    `held_out_loss` and `bits_per_character`, language -> number.
 
     Raises:
         InputError: no training run in the folder.
@@ -115,25 +141,35 @@ def read_metrics(workdir: str | Path) -> list[dict[str, Any]]:
 
 
 def _fitted(config: TransformerConfig, settings: Settings, vocabulary: int) -> TransformerConfig:
-    """The config with the tokenizer's vocabulary, checked against the objective and the row length."""
+    """The config with the tokenizer's vocabulary, checked against the objective and the row
+    length."""
     if config.causal != (settings.objective == "causal"):
         raise InputError(
             f"objective {settings.objective!r} does not fit a model with causal={config.causal}; "
-            f"a decoder is trained with 'causal', an encoder with 'masked'")
+            f"a decoder is trained with 'causal', an encoder with 'masked'"
+        )
     if config.max_length and settings.length > config.max_length:
         raise InputError(
             f"length {settings.length} exceeds the model's {config.max_length} positions; "
-            f"take a shorter length or a model with more positions")
+            f"take a shorter length or a model with more positions"
+        )
     if not config.head:
         raise InputError("the model has no output head; pre-training needs one")
     return dataclasses.replace(config, vocab_size=vocabulary)
 
 
-def make_step(config: TransformerConfig, objective: Objective, optimiser: optax.GradientTransformation,
-              ) -> Callable:
-    """One update: (state, tokens [B, T], key) -> (state, loss, gradient norm). Pure, to be jitted."""
+def make_step(
+    config: TransformerConfig,
+    objective: Objective,
+    optimiser: optax.GradientTransformation,
+) -> Callable:
+    """One update: (state, tokens [B, T], key) -> (state, loss, gradient norm). Pure, to be
+    jitted."""
+
     def loss_of(params: dict, tokens: jax.Array, key: jax.Array) -> jax.Array:
-        nll, count = row_losses(params, config, objective, tokens, jnp.ones(tokens.shape, bool), key)
+        nll, count = row_losses(
+            params, config, objective, tokens, jnp.ones(tokens.shape, bool), key
+        )
         return nll.sum() / jnp.maximum(count.sum(), 1).astype(nll.dtype)
 
     def step(state: dict, tokens: jax.Array, key: jax.Array) -> tuple[dict, jax.Array, jax.Array]:
@@ -149,8 +185,17 @@ def make_step(config: TransformerConfig, objective: Objective, optimiser: optax.
 class _Run:
     """One run's compiled programs, data and folder."""
 
-    def __init__(self, config: TransformerConfig, settings: Settings, objective: Objective, stream: Stream,
-                 held: Held, tokenizer: PreTrainedTokenizerFast, family: str, folder: RunFolder) -> None:
+    def __init__(
+        self,
+        config: TransformerConfig,
+        settings: Settings,
+        objective: Objective,
+        stream: Stream,
+        held: Held,
+        tokenizer: PreTrainedTokenizerFast,
+        family: str,
+        folder: RunFolder,
+    ) -> None:
         self.config, self.settings, self.stream, self.held = config, settings, stream, held
         self.tokenizer, self.family, self.folder = tokenizer, family, folder
         self.key = jax.random.key(settings.seed)
@@ -166,10 +211,16 @@ class _Run:
         self.initial = initial
         self.state_shape = jax.eval_shape(initial, self.key)
         batch = jax.ShapeDtypeStruct((settings.rows, settings.length), jnp.int32)
-        self.step = jax.jit(make_step(config, objective, optimiser), donate_argnums=0).lower(
-            self.state_shape, batch, self.key).compile()
+        self.step = (
+            jax.jit(make_step(config, objective, optimiser), donate_argnums=0)
+            .lower(self.state_shape, batch, self.key)
+            .compile()
+        )
         self.row_losses = jax.jit(
-            lambda params, tokens, mask, key: row_losses(params, config, objective, tokens, mask, key))
+            lambda params, tokens, mask, key: row_losses(
+                params, config, objective, tokens, mask, key
+            )
+        )
         self.losses: list[float] = []  # of the steps since the last line of metrics
         self.norm = math.nan
 
@@ -187,29 +238,44 @@ class _Run:
         else:
             state, self.losses = self.folder.load_state(self.state_shape)
         steps = self.settings.steps
-        with Interruption() as interruption, tqdm(
-                total=steps, initial=done, unit=" steps", delay=2, disable=show is None,
-                dynamic_ncols=True, file=sys.stderr) as bar:
+        with (
+            Interruption() as interruption,
+            tqdm(
+                total=steps,
+                initial=done,
+                unit=" steps",
+                delay=2,
+                disable=show is None,
+                dynamic_ncols=True,
+                file=sys.stderr,
+            ) as bar,
+        ):
             running = None
             started = (done, time.perf_counter())
             for step in range(done + 1, steps + 1):
                 tokens, _ = self.stream.batch(step)
                 state, loss, norm = self.step(state, tokens, jax.random.fold_in(self.key, step))
-                if running is not None:  # one step behind, so that batches are made while the device works
+                if (
+                    running is not None
+                ):  # one step behind, so that batches are made while the device works
                     self._settle(*running)
                 running = (step, loss, norm)
                 due = step in self.kept or step % self.settings.save_every == 0
                 if due or interruption.signal:
                     self._settle(*running)
                     running = None
-                    self._keep(step, state) if due else self.folder.save_state(step, state, self.losses)
+                    self._keep(step, state) if due else self.folder.save_state(
+                        step, state, self.losses
+                    )
                 interruption.leave(step)
                 if self.losses:
                     bar.set_postfix_str(f"loss {self.losses[-1]:.3f}", refresh=False)
                 bar.update()
                 if show is not None and step == done + 20 < steps:
                     pace = (time.perf_counter() - started[1]) / 20
-                    show(f"time       {pace:.3f} s a step, about {pace * (steps - step):.0f} s to go")
+                    show(
+                        f"time       {pace:.3f} s a step, about {pace * (steps - step):.0f} s to go"
+                    )
 
     def _settle(self, step: int, loss: jax.Array, norm: jax.Array) -> None:
         """Waits for a step and stops the run where it diverged."""
@@ -222,26 +288,40 @@ class _Run:
         last = max(self.folder.checkpoints(), default=None)
         raise InputError(
             f"training diverged at step {step} ({what}); lower the learning rate "
-            f"{self.settings.optimiser.learning_rate:g} or warm up longer, in another workdir; the last good "
-            f"checkpoint is {last if last is not None else 'none'} in {self.folder.path / 'checkpoints'}")
+            f"{self.settings.optimiser.learning_rate:g} or warm up longer, in another workdir; "
+            "the last good "
+            f"checkpoint is {last if last is not None else 'none'} in "
+            f"{self.folder.path / 'checkpoints'}"
+        )
 
     def _keep(self, step: int, state: dict) -> None:
         """Writes what is due at a step, the state last."""
         line: dict[str, Any] = {"step": step, "tokens": step * self.settings.batch_tokens}
         if step:
-            line |= {"learning_rate": float(self.rate(step - 1)), "gradient_norm": self.norm,
-                     "loss": math.fsum(self.losses) / len(self.losses)}
+            line |= {
+                "learning_rate": float(self.rate(step - 1)),
+                "gradient_norm": self.norm,
+                "loss": math.fsum(self.losses) / len(self.losses),
+            }
         if step in self.kept:
             line |= self._evaluate(step, state["params"])
-            self.folder.save_checkpoint(step, Model(
-                state["params"], self.config, self.tokenizer, name=f"{self.folder.path.name}@{step}",
-                family=self.family))
+            self.folder.save_checkpoint(
+                step,
+                Model(
+                    state["params"],
+                    self.config,
+                    self.tokenizer,
+                    name=f"{self.folder.path.name}@{step}",
+                    family=self.family,
+                ),
+            )
         self.folder.report(line)
         self.losses = []
         self.folder.save_state(step, state, self.losses)
 
     def _evaluate(self, step: int, params: dict) -> dict[str, dict[str, float]]:
-        """Held-out loss of each language in nats per target, and in bits per character of its text."""
+        """Held-out loss of each language in nats per target, and in bits per character of its
+        text."""
         held = self.held
         nll = np.zeros(len(held.languages))
         count = np.zeros(len(held.languages))
@@ -255,12 +335,15 @@ class _Run:
         if not np.isfinite(loss).all():
             self._diverged(step, "the held-out loss is not finite")
         bits = loss / math.log(2) * held.tokens_per_character
-        return {"held_out_loss": dict(zip(held.languages, loss.tolist())),
-                "bits_per_character": dict(zip(held.languages, bits.tolist()))}
+        return {
+            "held_out_loss": dict(zip(held.languages, loss.tolist())),
+            "bits_per_character": dict(zip(held.languages, bits.tolist())),
+        }
 
 
 class Interruption:
-    """Notes SIGTERM and SIGINT, so that the step under way can be saved; the second one ends at once."""
+    """Notes SIGTERM and SIGINT, so that the step under way can be saved; the second one ends at
+    once."""
 
     def __enter__(self) -> "Interruption":
         self.signal = 0

@@ -11,7 +11,8 @@ from xlingjax.models.config import TransformerConfig
 from xlingjax.models.transformer import forward, unembed
 
 OBJECTIVES = ("causal", "masked")
-LOGITS_AT_ONCE = 1 << 24  # floats; more are computed in chunks of rows and again in the backward pass
+# Floats; more logits are computed in chunks of rows, and again in the backward pass.
+LOGITS_AT_ONCE = 1 << 24
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,8 +22,8 @@ class Objective:
     Attributes:
         kind: "causal", every next token; "masked", a share of hidden tokens.
         mask_id: id of `<mask>` (masked only).
-        ordinary: first id that is no special token; special tokens are never hidden and never put in
-            a hidden token's place.
+        ordinary: first id that is no special token; special tokens are never hidden and never put
+            in a hidden token's place.
         share: of the ordinary tokens of each row that are hidden.
     """
 
@@ -33,22 +34,29 @@ class Objective:
 
     def __post_init__(self) -> None:
         if self.kind not in OBJECTIVES:
-            raise InputError(f"unknown objective {self.kind!r}; it is one of {', '.join(OBJECTIVES)}")
+            raise InputError(
+                f"unknown objective {self.kind!r}; it is one of {', '.join(OBJECTIVES)}"
+            )
 
 
 def row_losses(
-    params: dict, config: TransformerConfig, objective: Objective,
-    tokens: Int[Array, "B T"], mask: Bool[Array, "B T"], key: Key[Array, ""],
+    params: dict,
+    config: TransformerConfig,
+    objective: Objective,
+    tokens: Int[Array, "B T"],
+    mask: Bool[Array, "B T"],
+    key: Key[Array, ""],
 ) -> tuple[Float[Array, " B"], Int[Array, " B"]]:
     """Summed cross-entropy in nats of each row's targets, and how many targets it has.
 
-    Causal: the target of position t is the token at t + 1, where both are real. Masked: the targets are
-    the tokens that `hide_tokens` hid. The loss of a batch is sum / sum.
+    Causal: the target of position t is the token at t + 1, where both are real. Masked: the targets
+    are the tokens that `hide_tokens` hid. The loss of a batch is sum / sum.
     """
     if objective.kind == "causal":
         hidden, _ = forward(params, config, tokens, mask)
         return _cross_entropy(
-            params, config, hidden[:, :-1], tokens[:, 1:], mask[:, 1:] & mask[:, :-1])
+            params, config, hidden[:, :-1], tokens[:, 1:], mask[:, 1:] & mask[:, :-1]
+        )
     shown, positions, counted = hide_tokens(key, tokens, mask, objective, config.vocab_size)
     hidden, _ = forward(params, config, shown, mask)
     hidden = jnp.take_along_axis(hidden, positions[..., None], axis=1)
@@ -57,16 +65,21 @@ def row_losses(
 
 
 def hide_tokens(
-    key: Key[Array, ""], tokens: Int[Array, "B T"], mask: Bool[Array, "B T"], objective: Objective,
+    key: Key[Array, ""],
+    tokens: Int[Array, "B T"],
+    mask: Bool[Array, "B T"],
+    objective: Objective,
     vocabulary: int,
 ) -> tuple[Int[Array, "B T"], Int[Array, "B P"], Bool[Array, "B P"]]:
     """Hides `share` of each row's ordinary tokens (BERT's 80/10/10).
 
     Of the chosen tokens 80 % become `<mask>`, 10 % a random ordinary token, 10 % stay. The number
-    chosen is share * ordinary tokens, rounded to the nearest, so that the head runs at P positions only.
+    chosen is share * ordinary tokens, rounded to the nearest, so that the head runs at P positions
+    only.
 
     Returns:
-        The tokens to show, the chosen positions, and which of the P are chosen (short rows have fewer).
+        The tokens to show, the chosen positions, and which of the P are chosen (short rows have
+        fewer).
     """
     tokens = jnp.asarray(tokens)
     key_place, key_kind, key_token = jax.random.split(key, 3)
@@ -78,7 +91,9 @@ def hide_tokens(
     counted = jnp.arange(most)[None, :] < wanted[:, None]
     original = jnp.take_along_axis(tokens, positions, axis=1)
     kind = jax.random.uniform(key_kind, positions.shape)
-    drawn = jax.random.randint(key_token, positions.shape, objective.ordinary, vocabulary, tokens.dtype)
+    drawn = jax.random.randint(
+        key_token, positions.shape, objective.ordinary, vocabulary, tokens.dtype
+    )
     hidden = jnp.full_like(original, objective.mask_id)
     replaced = jnp.where(kind < 0.8, hidden, jnp.where(kind < 0.9, drawn, original))
     rows = jnp.arange(tokens.shape[0])[:, None]
@@ -87,10 +102,14 @@ def hide_tokens(
 
 
 def _cross_entropy(
-    params: dict, config: TransformerConfig, hidden: Float[Array, "B P D"], targets: Int[Array, "B P"],
+    params: dict,
+    config: TransformerConfig,
+    hidden: Float[Array, "B P D"],
+    targets: Int[Array, "B P"],
     counted: Bool[Array, "B P"],
 ) -> tuple[Float[Array, " B"], Int[Array, " B"]]:
-    """Sums -log p(target) over the counted positions of each row, never keeping more logits than needed."""
+    """Sums -log p(target) over the counted positions of each row, a chunk of logits at a time."""
+
     def chunk(args: tuple) -> Float[Array, " b"]:
         hidden, targets, counted = args
         logits = unembed(params, config, hidden).astype(jnp.float32)
@@ -99,12 +118,16 @@ def _cross_entropy(
         return jnp.where(counted, nll, 0.0).sum(-1)
 
     rows, places = targets.shape
-    pieces = next(n for n in range(1, rows + 1)
-                  if rows % n == 0 and (n == rows or rows // n * places * config.vocab_size <= LOGITS_AT_ONCE))
+    pieces = next(
+        n
+        for n in range(1, rows + 1)
+        if rows % n == 0 and (n == rows or rows // n * places * config.vocab_size <= LOGITS_AT_ONCE)
+    )
     if pieces == 1:
         nll = chunk((hidden, targets, counted))
     else:
         parts = jax.tree.map(
-            lambda x: x.reshape(pieces, rows // pieces, *x.shape[1:]), (hidden, targets, counted))
+            lambda x: x.reshape(pieces, rows // pieces, *x.shape[1:]), (hidden, targets, counted)
+        )
         nll = jax.lax.map(jax.checkpoint(chunk), parts).reshape(rows)
     return nll, counted.sum(-1)

@@ -35,12 +35,16 @@ class OptimiserSettings:
         if not self.learning_rate > 0:
             raise InputError(f"learning rate {self.learning_rate} is not above 0")
         if self.schedule not in SCHEDULES:
-            raise InputError(f"unknown schedule {self.schedule!r}; it is one of {', '.join(SCHEDULES)}")
+            raise InputError(
+                f"unknown schedule {self.schedule!r}; it is one of {', '.join(SCHEDULES)}"
+            )
         for name in ("warm_up", "weight_decay"):
             if getattr(self, name) < 0:
                 raise InputError(f"{name} {getattr(self, name)} is below 0")
         if not self.clip > 0 or not 0 < self.beta_2 < 1:
-            raise InputError(f"clip {self.clip} must be above 0 and beta_2 {self.beta_2} between 0 and 1")
+            raise InputError(
+                f"clip {self.clip} must be above 0 and beta_2 {self.beta_2} between 0 and 1"
+            )
 
 
 def schedule(settings: OptimiserSettings, steps: int) -> Callable:
@@ -56,9 +60,11 @@ def schedule(settings: OptimiserSettings, steps: int) -> Callable:
 
 def decayed(params: dict) -> dict:
     """True for the leaves that decay: every weight matrix and embedding, no bias, no norm."""
+
     def is_weight(path: tuple, leaf: jax.Array) -> bool:
         name = str(getattr(path[-1], "key", path[-1]))
         return name not in ("bias", "scale")
+
     return jax.tree_util.tree_map_with_path(is_weight, params)
 
 
@@ -66,5 +72,10 @@ def make_optimiser(settings: OptimiserSettings, steps: int) -> optax.GradientTra
     """The optax transformation for a run of `steps` steps."""
     return optax.chain(
         optax.clip_by_global_norm(settings.clip),
-        optax.adamw(schedule(settings, steps), b2=settings.beta_2, weight_decay=settings.weight_decay,
-                    mask=decayed))
+        optax.adamw(
+            schedule(settings, steps),
+            b2=settings.beta_2,
+            weight_decay=settings.weight_decay,
+            mask=decayed,
+        ),
+    )

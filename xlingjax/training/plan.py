@@ -27,7 +27,8 @@ class Plan:
         state_bytes: on the device throughout: parameters and the optimiser's two moments.
         temporary_bytes: on the device during a step, as compiled.
         checkpoints: steps whose model is kept.
-        disk_bytes: checkpoints, and the training state twice (the last one is replaced, not overwritten).
+        disk_bytes: checkpoints, and the training state twice (the last one is replaced, not
+        overwritten).
     """
 
     parameters: int
@@ -44,8 +45,11 @@ class Plan:
     disk_bytes: int
 
     @classmethod
-    def of(cls, settings: Settings, stream: Stream, held: Held, state: Any, compiled: Any) -> "Plan":
+    def of(
+        cls, settings: Settings, stream: Stream, held: Held, state: Any, compiled: Any
+    ) -> "Plan":
         """The plan of a run with abstract state `state` and compiled step `compiled`."""
+
         def size(tree: Any) -> int:
             return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
@@ -54,13 +58,17 @@ class Plan:
         return cls(
             parameters=sum(leaf.size for leaf in jax.tree.leaves(state["params"])),
             embedding=state["params"]["embed"]["tokens"]["embedding"].size,
-            tokens=settings.steps * settings.batch_tokens, batch=(settings.rows, settings.length),
-            steps=settings.steps, available=stream.available,
+            tokens=settings.steps * settings.batch_tokens,
+            batch=(settings.rows, settings.length),
+            steps=settings.steps,
+            available=stream.available,
             shares=dict(zip(stream.languages, np.round(stream.shares, 4).tolist())),
             unseen=tuple(name for name in held.languages if name not in stream.languages),
-            state_bytes=size(state), temporary_bytes=int(memory.temp_size_in_bytes) if memory else 0,
+            state_bytes=size(state),
+            temporary_bytes=int(memory.temp_size_in_bytes) if memory else 0,
             checkpoints=tuple(steps),
-            disk_bytes=len(steps) * size(state["params"]) + 2 * size(state))
+            disk_bytes=len(steps) * size(state["params"]) + 2 * size(state),
+        )
 
     def check_disk(self, folder: Path) -> None:
         """Refuses before anything is written where the disk cannot hold the run."""
@@ -68,19 +76,27 @@ class Plan:
         free = shutil.disk_usage(folder).free
         if self.disk_bytes - written > free:
             raise InputError(
-                f"the run needs {_bytes(self.disk_bytes - written)} on disk and {folder} has {_bytes(free)} "
-                f"free; free some space or keep fewer checkpoints")
+                f"the run needs {_bytes(self.disk_bytes - written)} on disk and {folder} has "
+                f"{_bytes(free)} "
+                f"free; free some space or keep fewer checkpoints"
+            )
 
     def __str__(self) -> str:
         languages = ", ".join(f"{name} {share:.0%}" for name, share in self.shares.items())
+        unseen = f"; never seen: {', '.join(self.unseen)}" if self.unseen else ""
+        rows, length = self.batch
+        steps = ", ".join(map(str, self.checkpoints[:16]))
+        more = ", ..." if len(self.checkpoints) > 16 else ""
         lines = [
-            f"model      {self.parameters:,} parameters, {self.embedding:,} of them token embeddings",
-            f"training   {self.steps:,} steps of {self.batch[0]} x {self.batch[1]} tokens = {self.tokens:,} "
+            f"model      {self.parameters:,} parameters, "
+            f"{self.embedding:,} of them token embeddings",
+            f"training   {self.steps:,} steps of {rows} x {length} tokens = {self.tokens:,} "
             f"tokens, {self.tokens / self.available:.1f} times the {self.available:,} of the text",
-            f"languages  {languages}" + (f"; never seen: {', '.join(self.unseen)}" if self.unseen else ""),
-            f"memory     {_bytes(self.state_bytes)} throughout and {_bytes(self.temporary_bytes)} in a step",
-            f"disk       {_bytes(self.disk_bytes)}, {len(self.checkpoints)} checkpoints at steps "
-            f"{', '.join(map(str, self.checkpoints[:16]))}{', ...' if len(self.checkpoints) > 16 else ''}",
+            f"languages  {languages}{unseen}",
+            f"memory     {_bytes(self.state_bytes)} throughout and "
+            f"{_bytes(self.temporary_bytes)} in a step",
+            f"disk       {_bytes(self.disk_bytes)}, "
+            f"{len(self.checkpoints)} checkpoints at steps {steps}{more}",
         ]
         return "\n".join(lines)
 

@@ -18,9 +18,11 @@ class Settings:
         vocabulary: pieces of the tokenizer, V.
         temperature: languages are sampled with p ~ tokens ** temperature.
         leave_out: languages that training never sees, evaluated all the same.
-        held_out: share of every language's text held out by documents, where no validation text is given.
+        held_out: share of every language's text held out by documents, where no validation text is
+        given.
         evaluated: most held-out tokens per language in each evaluation.
-        checkpoint_every: a model checkpoint every so many steps, beside 0, the powers of two and the last.
+        checkpoint_every: a model checkpoint every so many steps, beside 0, the powers of two and
+        the last.
         save_every: the training state is saved, and a line of metrics written, every so many steps.
         seed: of parameters, batches, hidden tokens and held-out documents.
         optimiser: AdamW and its schedule.
@@ -42,7 +44,9 @@ class Settings:
 
     def __post_init__(self) -> None:
         if self.objective not in OBJECTIVES:
-            raise InputError(f"unknown objective {self.objective!r}; it is one of {', '.join(OBJECTIVES)}")
+            raise InputError(
+                f"unknown objective {self.objective!r}; it is one of {', '.join(OBJECTIVES)}"
+            )
         for name in ("steps", "rows", "evaluated", "save_every"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}; it must be 1 or more")

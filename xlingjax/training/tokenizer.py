@@ -5,7 +5,15 @@ import json
 from collections.abc import Iterator
 
 import numpy as np
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import (
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
 from transformers import PreTrainedTokenizerFast
 
 from xlingjax.corpora.corpus import Corpus
@@ -15,25 +23,33 @@ from xlingjax.training.languages import language_shares, readable
 SPECIAL = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
 BYTES = tuple(f"<0x{byte:02X}>" for byte in range(256))
 LEAST = len(SPECIAL) + len(BYTES) + 64
-LONGEST = 16  # characters in a piece; keeps whole phrases of unspaced scripts from becoming one piece
+LONGEST = (
+    16  # characters in a piece; keeps whole phrases of unspaced scripts from becoming one piece
+)
 MARKS = {"causal": "</s> $A", "masked": "<s> $A </s>"}  # as XGLM and as XLM-R do
 
 
 def train_tokenizer(
-    corpus: Corpus, vocabulary: int, *, temperature: float = 0.3, objective: str = "causal", seed: int = 0,
+    corpus: Corpus,
+    vocabulary: int,
+    *,
+    temperature: float = 0.3,
+    objective: str = "causal",
+    seed: int = 0,
 ) -> PreTrainedTokenizerFast:
     """Byte-pair encoding over characters, rare characters as bytes, so that nothing is unknown.
 
     Pieces are characters and their merges (readable in every script), with "▁" for the space before
-    a word; characters outside the alphabet (a third of the vocabulary, most frequent first) fall back
-    to UTF-8 bytes. Languages are balanced by repeating or cutting their text to
+    a word; characters outside the alphabet (a third of the vocabulary, most frequent first) fall
+    back to UTF-8 bytes. Languages are balanced by repeating or cutting their text to
     `language_shares(characters, temperature)`. BPE rather than unigram: its counts are integers and
-    its ties ordered, so that training twice gives the same bytes; unigram sums floats in the order of
-    the threads.
+    its ties ordered, so that training twice gives the same bytes; unigram sums floats in the order
+    of the threads.
 
     Args:
         corpus: the text to train on; documents held out should not be in it.
-        vocabulary: pieces in all, V, special tokens and 256 bytes included. Small corpora may give fewer.
+        vocabulary: pieces in all, V, special tokens and 256 bytes included. Small corpora may give
+        fewer.
         temperature: 1 = languages as they occur, 0 = all alike.
         objective: "causal" puts `</s>` before every text, "masked" `<s>` before and `</s>` after.
         seed: order in which texts are repeated or cut.
@@ -46,30 +62,52 @@ def train_tokenizer(
     """
     if vocabulary < LEAST:
         raise InputError(
-            f"a vocabulary of {vocabulary} is too small; it holds {len(SPECIAL)} special tokens, 256 bytes "
-            f"and at least 64 characters, so ask for {LEAST} or more")
+            f"a vocabulary of {vocabulary} is too small; it holds {len(SPECIAL)} special tokens, "
+            "256 bytes "
+            f"and at least 64 characters, so ask for {LEAST} or more"
+        )
     if objective not in MARKS:
         raise InputError(f"unknown objective {objective!r}; it is one of {', '.join(MARKS)}")
     texts = _balanced(corpus, temperature, seed)
     backend = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True))
     backend.normalizer = normalizers.NFC()
-    backend.pre_tokenizer = pre_tokenizers.Sequence([
-        pre_tokenizers.Metaspace(prepend_scheme="always"),
-        pre_tokenizers.Punctuation("isolated"),
-        pre_tokenizers.Digits(individual_digits=True),
-    ])
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Metaspace(prepend_scheme="always"),
+            pre_tokenizers.Punctuation("isolated"),
+            pre_tokenizers.Digits(individual_digits=True),
+        ]
+    )
     alphabet = _alphabet(texts, backend, (vocabulary - len(SPECIAL) - len(BYTES)) // 3)
-    backend.train_from_iterator(texts, trainers.BpeTrainer(
-        vocab_size=vocabulary, special_tokens=[*SPECIAL, *BYTES], initial_alphabet=alphabet,
-        limit_alphabet=len(alphabet), max_token_length=LONGEST, min_frequency=2, show_progress=False))
+    backend.train_from_iterator(
+        texts,
+        trainers.BpeTrainer(
+            vocab_size=vocabulary,
+            special_tokens=[*SPECIAL, *BYTES],
+            initial_alphabet=alphabet,
+            limit_alphabet=len(alphabet),
+            max_token_length=LONGEST,
+            min_frequency=2,
+            show_progress=False,
+        ),
+    )
     backend = _bytes_as_pieces(backend)
     backend.decoder = decoders.Sequence(
-        [decoders.ByteFallback(), decoders.Metaspace(prepend_scheme="always")])
+        [decoders.ByteFallback(), decoders.Metaspace(prepend_scheme="always")]
+    )
     backend.post_processor = processors.TemplateProcessing(
-        single=MARKS[objective], special_tokens=[(mark, SPECIAL.index(mark)) for mark in ("<s>", "</s>")])
+        single=MARKS[objective],
+        special_tokens=[(mark, SPECIAL.index(mark)) for mark in ("<s>", "</s>")],
+    )
     return PreTrainedTokenizerFast(
-        tokenizer_object=backend, bos_token="<s>", eos_token="</s>", pad_token="<pad>",
-        unk_token="<unk>", mask_token="<mask>", clean_up_tokenization_spaces=False)
+        tokenizer_object=backend,
+        bos_token="<s>",
+        eos_token="</s>",
+        pad_token="<pad>",
+        unk_token="<unk>",
+        mask_token="<mask>",
+        clean_up_tokenization_spaces=False,
+    )
 
 
 def encode_texts(tokenizer: PreTrainedTokenizerFast, texts: tuple[str, ...]) -> list[np.ndarray]:
@@ -78,7 +116,9 @@ def encode_texts(tokenizer: PreTrainedTokenizerFast, texts: tuple[str, ...]) -> 
     backend.encode_special_tokens = True
     backend.no_truncation()
     backend.no_padding()
-    encoded = backend.encode_batch_fast([readable(text) for text in texts], add_special_tokens=False)
+    encoded = backend.encode_batch_fast(
+        [readable(text) for text in texts], add_special_tokens=False
+    )
     return [np.array(encoding.ids, np.int32) for encoding in encoded]
 
 
@@ -126,7 +166,10 @@ def _alphabet(texts: list[str], backend: Tokenizer, size: int) -> list[str]:
 
 
 def _bytes_as_pieces(backend: Tokenizer) -> Tokenizer:
-    """Takes the byte pieces off the list of special tokens, so that text spelling `<0x41>` stays text."""
+    """Takes the byte pieces off the list of special tokens, so that text spelling `<0x41>` stays
+    text."""
     state = json.loads(backend.to_str())
-    state["added_tokens"] = [token for token in state["added_tokens"] if token["content"] in SPECIAL]
+    state["added_tokens"] = [
+        token for token in state["added_tokens"] if token["content"] in SPECIAL
+    ]
     return Tokenizer.from_str(json.dumps(state))
