@@ -19,6 +19,8 @@ def test_small_table_meets_its_bars_within_sampling_error():
         (barred.measured < barred.low - slack) | (barred.measured > barred.high + slack)]
     assert missed.empty, missed
     assert table.loc["recall at FDR 0.05, d' = 2.0", "measured"] > 0.95
+    precision = table["measured"][table.index.str.contains("concepts have lengths")]
+    assert precision.iloc[1] > precision.iloc[0] + 0.03 and precision.iloc[1] > 0.9  # raw, adjusted
 
 
 @pytest.mark.slow
@@ -51,7 +53,7 @@ def sharing(world, seed=0):
 
 
 def median_p(name):
-    return np.median([sharing(anchored(seed), seed)[name] for seed in range(5)])
+    return np.median([sharing(anchored(seed), seed)[name] for seed in range(3)])
 
 
 @pytest.mark.promise

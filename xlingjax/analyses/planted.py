@@ -256,7 +256,7 @@ def planted_table(
             if level == 0.05 or d_prime == 3:
                 rate(f"precision at FDR {level}, d' = {d_prime}", hits, sets.sum(), precise)
                 rate(f"recall at FDR {level}, d' = {d_prime}", hits, truth.experts.sum(), recalled)
-    world, truth = plant_size(size, d_prime=3.0, seed=seed)
+    world, truth = plant_size(size, d_prime=3.0, length_link=0.7, seed=seed)
     half = resampling.document_halves(
         resampling.independent_blocks(world.documents, world.parallel), world.languages, seed)
     for adjusted in progress((False, True)):
