@@ -255,9 +255,7 @@ class _Run:
             for step in range(done + 1, steps + 1):
                 tokens, _ = self.stream.batch(step)
                 state, loss, norm = self.step(state, tokens, jax.random.fold_in(self.key, step))
-                if (
-                    running is not None
-                ):  # one step behind, so that batches are made while the device works
+                if running is not None:  # one behind: batches are made while the device works
                     self._settle(*running)
                 running = (step, loss, norm)
                 due = step in self.kept or step % self.settings.save_every == 0
