@@ -63,6 +63,9 @@ flags.DEFINE_enum("schedule", _O.schedule, list(SCHEDULES), "learning rate after
 flags.DEFINE_float("weight_decay", _O.weight_decay, "of weight matrices and embeddings")
 flags.DEFINE_float("held_out", _S.held_out, "share of the documents held out for evaluation")
 flags.DEFINE_integer(
+    "evaluated", _S.evaluated, "most held-out tokens a language, at each checkpoint"
+)
+flags.DEFINE_integer(
     "checkpoint_every",
     _S.checkpoint_every,
     "a checkpoint every so many steps, beside the powers of two; 0 = none",
@@ -94,6 +97,7 @@ def main() -> None:
         temperature=FLAGS.temperature,
         leave_out=tuple(FLAGS.leave_out),
         held_out=FLAGS.held_out,
+        evaluated=FLAGS.evaluated,
         checkpoint_every=FLAGS.checkpoint_every,
         save_every=FLAGS.save_every,
         seed=FLAGS.seed,

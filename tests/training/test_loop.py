@@ -148,8 +148,6 @@ def optax_count(state) -> jax.Array:
 
 
 def test_poison_at_a_kept_step_is_not_kept(tmp_path, monkeypatch):
-    true = loop.row_losses
-    monkeypatch.setattr(loop.Interruption, "leave", lambda self, step: None)
     started = loop.init_params
 
     def broken(config, key):
@@ -159,7 +157,7 @@ def test_poison_at_a_kept_step_is_not_kept(tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "init_params", broken)
     with pytest.raises(InputError, match="diverged at step 0 .*checkpoint is none"):
         pretrain(corpus(), DECODER, settings(), tmp_path)
-    assert not list((tmp_path / "checkpoints").glob("*")) and loop.row_losses is true
+    assert not list((tmp_path / "checkpoints").glob("*"))
 
 
 def test_what_does_not_fit_is_refused(tmp_path):

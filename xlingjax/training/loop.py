@@ -251,31 +251,32 @@ class _Run:
             ) as bar,
         ):
             running = None
-            started = (done, time.perf_counter())
+            paces: list[float] = []
             for step in range(done + 1, steps + 1):
+                started = time.perf_counter()
                 tokens, _ = self.stream.batch(step)
                 state, loss, norm = self.step(state, tokens, jax.random.fold_in(self.key, step))
-                if (
-                    running is not None
-                ):  # one step behind, so that batches are made while the device works
+                if running is not None:  # one behind: batches are made while the device works
                     self._settle(*running)
                 running = (step, loss, norm)
                 due = step in self.kept or step % self.settings.save_every == 0
-                if due or interruption.signal:
+                stopping = bool(interruption.signal)
+                if due or stopping:
                     self._settle(*running)
                     running = None
-                    self._keep(step, state) if due else self.folder.save_state(
-                        step, state, self.losses
-                    )
-                interruption.leave(step)
+                if due:
+                    self._keep(step, state)
+                elif stopping:
+                    self.folder.save_state(step, state, self.losses)
+                if stopping:
+                    interruption.leave(step)
                 if self.losses:
                     bar.set_postfix_str(f"loss {self.losses[-1]:.3f}", refresh=False)
                 bar.update()
-                if show is not None and step == done + 20 < steps:
-                    pace = (time.perf_counter() - started[1]) / 20
-                    show(
-                        f"time       {pace:.3f} s a step, about {pace * (steps - step):.0f} s to go"
-                    )
+                paces.append(time.perf_counter() - started)
+                if show is not None and len(paces) == 20 and step < steps:
+                    pace = float(np.median(paces))  # steps that write a checkpoint do not count
+                    show(f"time       {pace:.3f} s a step, {pace * (steps - step):.0f} s to go")
 
     def _settle(self, step: int, loss: jax.Array, norm: jax.Array) -> None:
         """Waits for a step and stops the run where it diverged."""

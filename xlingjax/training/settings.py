@@ -36,7 +36,7 @@ class Settings:
     temperature: float = 0.5
     leave_out: tuple[str, ...] = ()
     held_out: float = 0.05
-    evaluated: int = 4096
+    evaluated: int = 2048
     checkpoint_every: int = 0
     save_every: int = 100
     seed: int = 0
