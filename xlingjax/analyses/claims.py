@@ -102,10 +102,10 @@ def claims(experts: xr.Dataset, classes: Mapping[str, np.ndarray], level: float 
     for name, variable in (("same_half", "same_half_overlap"), ("name_null", "name_null"),
                            ("chance_stratified", "chance_stratified"),
                            ("chance_marginal", "chance_marginal")):
-        values = one[variable]
-        if "concept" in values.dims:
-            values = values.mean("concept", skipna=True)
-        values = values.transpose("checkpoint", "language", "language_b").values
+        array = one[variable]
+        if "concept" in array.dims:
+            array = array.mean("concept", skipna=True)
+        values = array.transpose("checkpoint", "language", "language_b").values
         out[name] = (dims, _class_means(values, pairs))
     out["members"] = (("pairs", "language", "language_b"), pairs)
     coords = {"pairs": names, "checkpoint": experts["checkpoint"], "language": experts["language"],

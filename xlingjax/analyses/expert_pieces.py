@@ -83,7 +83,7 @@ def first_token_share(tokens: Tokens, found: Firing) -> float:
 def shared_experts(
     tokenizer: Any, corpus: Corpus, tokens: Tokens, responses: Responses, places: Responses,
     experts: xr.Dataset, group: str, shown: int,
-) -> tuple[list[SharedExpert], dict[str, xr.Dataset]]:
+) -> tuple[list[SharedExpert], xr.Dataset]:
     """Every neuron that is an expert in two or more languages, called anchor, length or abstract.
 
     Args:

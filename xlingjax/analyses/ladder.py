@@ -113,7 +113,7 @@ def anchor_rungs(
         _place(out["no anchor sentences"], a, b, float(left), _rows_of(responses, chosen),
                inputs | {"labels": labels}, options_two)
         shared = shared_pieces(cut.rows(in_a), cut.rows(in_b))
-        worded = shared[~wordless(pieces(model.tokenizer, shared))] if len(shared) else shared
+        worded = shared[~wordless(pieces(model.tokenizer, shared.tolist()))] if len(shared) else shared
         where = counted(cut, leave_out={a: worded, b: worded}, languages=two.languages)
         pooled = collect(model, cut, sites, pool, where=where, batch_tokens=batch_tokens, show=False)
         usable = pooled.pieces > 0

@@ -3,6 +3,7 @@
 import csv
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -19,7 +20,7 @@ EXPERTISE = ("ap", "off_mean", "on_p50", "on_p90", "layer", "unit", "uuid", "con
 
 def summary_rows(tree: xr.DataTree) -> list[list[str]]:
     """One row a checkpoint and group, of pairs of pre-training languages."""
-    health = tree["health"].to_dataset(inherit=False)
+    health = tree.children["health"].to_dataset(inherit=False)
     rows = []
     for node in tree["claims"].children.values():
         one = node.to_dataset(inherit=False)
@@ -72,7 +73,7 @@ def expertise_table(tree: xr.DataTree, corpus: Corpus, trace_folder: Path, path:
     write_whole(path, out.getvalue().encode())
 
 
-def _write_cell(writer, responses: Responses, corpus: Corpus, column: int, language: str,
+def _write_cell(writer: Any, responses: Responses, corpus: Corpus, column: int, language: str,
                 cell: xr.Dataset) -> None:
     neurons = cell["expert"].values
     kept = neurons >= 0

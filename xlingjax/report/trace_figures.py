@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
+from numpy.typing import ArrayLike
 
 from xlingjax.report import style
 from xlingjax.report.page import Figure, Slides
@@ -19,8 +20,8 @@ def steps_of(dataset: xr.Dataset) -> np.ndarray:
     return dataset["checkpoint"].values
 
 
-def _band(axes: Axes, x: np.ndarray, low: np.ndarray, high: np.ndarray, colour: str) -> None:
-    axes.fill_between(x, low, high, color=colour, alpha=0.18, linewidth=0)
+def _band(axes: Axes, x: np.ndarray, low: ArrayLike, high: ArrayLike, colour: str) -> None:
+    axes.fill_between(x, np.asarray(low), np.asarray(high), color=colour, alpha=0.18, linewidth=0)
 
 
 def losses(health: xr.Dataset) -> Figure:

@@ -43,7 +43,7 @@ def build(tree: xr.DataTree) -> list[Section]:
     claims, experts = datasets(tree, "claims"), datasets(tree, "experts")
     sections = [_sharing(claims), _layers(claims, experts), _ladder(tree, claims)]
     if "probe" in tree.children:
-        probe = tree["probe"].to_dataset(inherit=False)
+        probe = tree.children["probe"].to_dataset(inherit=False)
         sections.append(Section("Language identity by layer", [*figures.probe(probe), _confusions(probe)]))
     sections += [_pairs(experts, claims), _reach(claims, experts), _length(datasets(tree, "matched")),
                  _neurons(tree), _health(tree)]
@@ -146,7 +146,7 @@ def _neurons(tree: xr.DataTree) -> Section:
         "Shared experts of all language pairs (same documents) and what explains them. Anchor: a maximising "
         "piece is the same in both languages. Length: no longer an expert against negatives of equal length. "
         "Abstract: neither explanation was found."))
-    shown = tree["neurons"].to_dataset(inherit=False)
+    shown = tree.children["neurons"].to_dataset(inherit=False)
     for i in range(shown.sizes.get("expert", 0)):
         one = shown.isel(expert=i)
         examples = json.loads(str(one["examples"].item()))
@@ -170,7 +170,7 @@ def _confusions(probe: xr.Dataset) -> Table:
 
 
 def _health(tree: xr.DataTree) -> Section:
-    health = tree["health"].to_dataset(inherit=False)
+    health = tree.children["health"].to_dataset(inherit=False)
     rows = []
     for name in health["checkpoint"].values:
         one = health.sel(checkpoint=name)

@@ -16,8 +16,8 @@ def summary(tree: xr.DataTree) -> list[str]:
     shared fraction's change lies above zero, abstraction only where both anchor-free rungs exceed
     their null by two standard deviations.
     """
-    claims = {name: node.to_dataset(inherit=False) for name, node in tree["claims"].children.items()}
-    ladders = {name: node.to_dataset(inherit=False) for name, node in tree["ladder"].children.items()} \
+    claims = {name: node.to_dataset(inherit=False) for name, node in tree.children["claims"].children.items()}
+    ladders = {name: node.to_dataset(inherit=False) for name, node in tree.children["ladder"].children.items()} \
         if "ladder" in tree.children else {}
     sentences: list[str] = []
     found = False
@@ -35,8 +35,8 @@ def summary(tree: xr.DataTree) -> list[str]:
             sentences.append(_abstract(ladders[slug], one, group))
     sentences += _controls(tree, claims)
     if "probe" in tree.children:
-        sentences.append(_probe(tree["probe"].to_dataset(inherit=False)))
-    sentences += _health(tree["health"].to_dataset(inherit=False))
+        sentences.append(_probe(tree.children["probe"].to_dataset(inherit=False)))
+    sentences += _health(tree.children["health"].to_dataset(inherit=False))
     sentences.append(
         "One pre-training run: the figures describe it and say nothing of runs with another seed."
         if tree.attrs["replicates"].startswith("one run") else f"Replicates: {tree.attrs['replicates']}.")
