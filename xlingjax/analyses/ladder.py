@@ -33,6 +33,7 @@ RUNGS = {
     "no anchor sentences": "trained; positives that hold a shared piece favouring the concept are left out",
     "anchors not pooled": "trained; shared pieces stay in the context but are left out of the pooling",
 }
+FEW = 6  # draws of the null where each costs a ranking of all neurons
 KEPT = ("overlap_mean", "null_overlap", "null_overlap_sd", "p", "shared_fraction")
 
 
@@ -110,8 +111,10 @@ def anchor_rungs(
         left = (labels == 1).sum() / max((two.labels == 1).sum(), 1)
         inputs = expert_inputs(two, cut)
         options_two = {**options, "adjustments": ("raw",), "strata": strata}
+        # Which sentences count differs by concept here, so every labelling ranks anew.
+        few = {"halvings": 1, "permutations": min(FEW, options["permutations"])}
         _place(out["no anchor sentences"], a, b, float(left), _rows_of(responses, chosen),
-               inputs | {"labels": labels}, options_two)
+               inputs | {"labels": labels}, options_two | few)
         shared = shared_pieces(cut.rows(in_a), cut.rows(in_b))
         worded = shared[~wordless(pieces(model.tokenizer, shared.tolist()))] if len(shared) else shared
         where = counted(cut, leave_out={a: worded, b: worded}, languages=two.languages)

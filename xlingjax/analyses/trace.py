@@ -26,10 +26,12 @@ from xlingjax.kernels.traces import persistence
 from xlingjax.models import Model, init_params, load_model
 from xlingjax.responses.collecting import collect
 from xlingjax.responses.planning import BATCH_TOKENS, Plan, plan
-from xlingjax.responses.responses import Responses, open_responses
+from xlingjax.responses.responses import Responses
 
 DENSE_BYTES = 2**30  # responses up to this size are held in memory while they are analysed
 LONGEST = 512  # tokens of a sentence where the model sets no limit
+MATCHED = ("expert", "expert_ap", "ap_at_k", "null_ap_at_k", "prevalence", "overlap_mean",
+           "covariate_ap", "covariate_p")  # what is compared before and after matching for length
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +63,7 @@ class TraceSettings:
     halvings: int = 2
     bootstraps: int = 0
     minimum: int = 8
-    ladder_pairs: int = 6
+    ladder_pairs: int = 4
     shown: int = 1
     unseen: tuple[str, ...] = ()
     first_token: bool = True
@@ -307,19 +309,27 @@ class _Trace:
         responses = self._responses(source, model)
         matrix, strata = Matrix(responses), responses.neurons.strata
         places = self._responses(source, model, "argmax")
-        untrained = self._untrained(model)
+        fresh = None if self.sources[0].step == 0 else self._fresh(model)
         out: dict[str, xr.Dataset] = {}
         shown: list[expert_pieces.SharedExpert] = []
         for name, corpus in self.groups.items():
             tokens, options = self.tokens, self._options()
             inputs = ladder.expert_inputs(corpus, tokens)
-            experts = concept_experts(matrix, **inputs, strata=strata, **options)
-            out[f"matched/{slug(name)}"] = experts.assign_attrs(group=name)
+            raw = joined[f"experts/{slug(name)}"].isel(checkpoint=last, drop=True)
+            by_length = concept_experts(
+                matrix, **inputs, strata=strata, adjustments=("length",), length_permutations=2,
+                **{**options, "halvings": 1, "permutations": 2})
+            experts = xr.concat([raw[list(MATCHED)], by_length[list(MATCHED)]], "adjustment",
+                                join="exact", combine_attrs="override").assign_attrs(group=name)
+            out[f"matched/{slug(name)}"] = experts
+            untrained = (
+                ladder.rung(joined[f"experts/{slug(name)}"].isel(checkpoint=0, drop=True))
+                if fresh is None else ladder.rung(concept_experts(
+                    fresh, **inputs, strata=strata, adjustments=("raw",), **options)))
             rungs = {
                 "tokens": ladder.token_rung(corpus, tokens, **options),
-                "untrained": ladder.rung(concept_experts(
-                    untrained, **inputs, strata=strata, adjustments=("raw",), **options)),
-                "trained": ladder.rung(experts),
+                "untrained": untrained,
+                "trained": ladder.rung(raw),
                 **ladder.anchor_rungs(
                     model, corpus, tokens, matrix, strata,
                     ladder.choose_pairs(corpus, self.settings.ladder_pairs, self.settings.seed),
@@ -337,11 +347,8 @@ class _Trace:
         out["neurons"] = expert_pieces.table(shown).assign_attrs(checkpoint=source.label)
         return out
 
-    def _untrained(self, model: Model) -> Matrix:
-        """Responses of the same architecture before training: its step 0, or random parameters."""
-        first = self.sources[0]
-        if first.step == 0:
-            return Matrix(open_responses(self.folder / first.label / "responses"))
+    def _fresh(self, model: Model) -> Matrix:
+        """Responses of the same architecture with random parameters, where no step 0 is traced."""
         fresh = dataclasses.replace(
             model, params=init_params(model.config, jax.random.key(self.settings.seed),
                                       self.settings.dtype),
