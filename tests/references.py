@@ -56,7 +56,8 @@ def ranked_where(rng: np.random.Generator) -> tuple:
 
 TABLE: dict[str, Pair] = {
     "average_precision": Pair(ranking.average_precision, average_precision, ranked, 2e-6),
-    "average_precision, where": Pair(ranking.average_precision, average_precision, ranked_where, 2e-6),
+    "average_precision, where": Pair(
+        ranking.average_precision, average_precision, ranked_where, 2e-6),
     "auroc": Pair(ranking.auroc, auroc, ranked, 2e-6),
     "auroc, where": Pair(ranking.auroc, auroc, ranked_where, 2e-6),
 }

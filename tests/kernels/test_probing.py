@@ -24,10 +24,11 @@ def world(seed=0, layers=2, samples=300, width=12, classes=4, runs=3, signal=1.0
 
 def objective(x, y, weight, w, l2):
     """In float64, of one layer and run."""
-    logits = np.asarray(x, np.float64) @ np.asarray(w[:-1], np.float64) + np.asarray(w[-1], np.float64)
+    w = np.asarray(w, np.float64)
+    logits = np.asarray(x, np.float64) @ w[:-1] + w[-1]
     log_p = scipy.special.log_softmax(logits, axis=1)[np.arange(len(y)), y]
     counts = weight > 0
-    return -(weight * log_p)[counts].sum() + l2 / 2 * (np.asarray(w[:-1], np.float64) ** 2).sum()
+    return -(weight * log_p)[counts].sum() + l2 / 2 * (w[:-1] ** 2).sum()
 
 
 def scikit_learn(x, y, weight, l2):
@@ -43,7 +44,8 @@ def run(*arrays, **options):
 
 
 @pytest.mark.parametrize("l2", [0.01, 1.0, 100.0])
-@pytest.mark.parametrize("shape", ["plain", "no signal", "unequal scales", "more features than samples"])
+@pytest.mark.parametrize(
+    "shape", ["plain", "no signal", "unequal scales", "more features than samples"])
 def test_equals_converged_scikit_learn(l2, shape):
     if shape == "more features than samples":
         x, y, weight = world(1, samples=60, width=90)
@@ -90,7 +92,8 @@ def test_samples_without_weight_do_not_count():
     y[:, out] = -1
     close(run(bad, y, weight, 4), run(x, np.maximum(y, 0), weight, 4), 1e-5)
     kept = np.flatnonzero(weight[0])
-    close(run(x[:, kept], y[:1, kept], weight[:1, kept], 4)[:, 0], run(x, np.maximum(y, 0), weight, 4)[:, 0], 2e-3)
+    alone = run(x[:, kept], y[:1, kept], weight[:1, kept], 4)
+    close(alone[:, 0], run(x, np.maximum(y, 0), weight, 4)[:, 0], 2e-3)
 
 
 def test_a_class_that_does_not_occur_is_never_predicted():

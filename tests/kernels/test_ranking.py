@@ -23,7 +23,8 @@ MEASURES = ["average_precision", "auroc"]
 def both(measure, responses, labels, where=None):
     """The host's result, after checking that the compiled one agrees."""
     host = np.asarray(getattr(ranking, measure)(responses, labels, where))
-    close(compiled(measure, responses, labels, where), host, KERNEL["float32"], "compiled against host")
+    other = compiled(measure, responses, labels, where)
+    close(other, host, KERNEL["float32"], "compiled against host")
     return host
 
 
@@ -53,9 +54,10 @@ def test_equals_scikit_learn(measure, dtype, ties, mask):
     elif ties == "constant":
         responses[:, ::2] = -1.5
     elif ties == "signed zeros":
-        responses = np.where(responses > 0.5, responses, np.copysign(0, responses)).astype(np.float32)
+        responses = np.where(responses > 0.5, responses, np.copysign(np.float32(0), responses))
     responses = responses.astype(dtype)
-    where = {"all": None, "shared": rng.random(60) < 0.7, "per concept": rng.random((60, 4)) < 0.7}[mask]
+    shape = {"all": None, "shared": 60, "per concept": (60, 4)}[mask]
+    where = None if shape is None else rng.random(shape) < 0.7
     theirs = getattr(references, measure)(responses, labels, where)
     close(both(measure, responses, labels, where), theirs, KERNEL["float32"])
 
@@ -114,14 +116,16 @@ finite = st.floats(-8, 8, width=16)
 
 @settings(max_examples=60, deadline=None)
 @given(responses=hnp.arrays(np.float32, (12, 3), elements=finite),
-       labels=hnp.arrays(bool, (12, 2)), where=hnp.arrays(bool, (12,)), order=st.permutations(range(12)))
+       labels=hnp.arrays(bool, (12, 2)), where=hnp.arrays(bool, (12,)),
+       order=st.permutations(range(12)))
 @pytest.mark.parametrize("measure", MEASURES)
 def test_invariant_to_order_and_monotone_maps(measure, responses, labels, where, order):
     score = functools.partial(getattr(ranking, measure))
     result = np.asarray(score(responses, labels, where))
     order = np.array(order)
     np.testing.assert_array_equal(result, score(responses[order], labels[order], where[order]))
-    np.testing.assert_array_equal(result, score(np.arctan(responses.astype(np.float64)), labels, where))
+    mapped = np.arctan(responses.astype(np.float64))
+    np.testing.assert_array_equal(result, score(mapped, labels, where))
     close(result, getattr(references, measure)(responses, labels, where), KERNEL["float32"])
     close(compiled(measure, responses, labels, where), result, KERNEL["float32"])
 
@@ -153,7 +157,8 @@ def test_more_sentences_than_sixteen_bits_hold():
     responses[:, 1] = responses[:, 1].round(1)
     labels = rng.random((70_000, 1)) < 0.01
     for measure in MEASURES:
-        close(both(measure, responses, labels), getattr(references, measure)(responses, labels), 2e-6)
+        theirs = getattr(references, measure)(responses, labels)
+        close(both(measure, responses, labels), theirs, 2e-6)
 
 
 def test_another_concept_compiles_nothing():
@@ -178,10 +183,10 @@ def test_jax_arrays_take_either_path():
 
 @pytest.mark.parametrize("change", [
     {"labels": np.ones((59, 2), bool)}, {"labels": np.ones(60, bool)}, {"where": np.ones(59, bool)},
-    {"where": np.ones((60, 3), bool)}, {"labels": np.ones((60, 2), int)}, {"responses": np.ones((60, 2), int)}])
+    {"where": np.ones((60, 3), bool)}, {"labels": np.ones((60, 2), int)},
+    {"responses": np.ones((60, 2), int)}])
 def test_unusable_arrays_are_named(change):
-    arrays = {"responses": np.ones((60, 7), np.float32), "labels": np.ones((60, 2), bool), "where": None}
-    unchecked = ranking.average_precision.__wrapped__ if hasattr(
-        ranking.average_precision, "__wrapped__") else ranking.average_precision
+    arrays = {"responses": np.ones((60, 7), np.float32), "labels": np.ones((60, 2), bool)}
+    unchecked = ranking.average_precision.__wrapped__  # before the tests' type checks
     with pytest.raises(InputError, match=next(iter(change))):
         unchecked(**arrays | change)

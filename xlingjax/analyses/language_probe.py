@@ -3,8 +3,8 @@
 A token's type gives most languages away, so accuracy on all tokens says little. Three test sets
 stand side by side: all tokens, tokens whose type the probe never saw in training, tokens whose type
 occurs in two or more languages. Beside them stand what needs no model at all (a look-up of types,
-the script) and a control task with a random label for each type (Hewitt & Liang 2019), which a probe
-can only solve by knowing the type: it must lie at chance on unseen types.
+the script) and a control task with a random label for each type (Hewitt & Liang 2019), which a
+probe can only solve by knowing the type: it must lie at chance on unseen types.
 """
 
 import dataclasses
@@ -52,22 +52,29 @@ class ProbeSettings:
 
     def __post_init__(self) -> None:
         if not 0 < self.held_out < 1:
-            raise InputError(f"held_out is {self.held_out}; give a share of documents between 0 and 1")
+            raise InputError(
+                f"held_out is {self.held_out}; give a share of documents between 0 and 1")
         if max(self.sizes) != 1 or min(self.sizes) <= 0:
             raise InputError(f"sizes are {self.sizes}; give shares of the training tokens up to 1")
 
 
 def probe_checkpoint(
-    model: Any, corpus: Corpus, tokens: Tokens, settings: ProbeSettings = ProbeSettings(), seed: int = 0,
+    model: Any,
+    corpus: Corpus,
+    tokens: Tokens,
+    settings: ProbeSettings = ProbeSettings(),
+    seed: int = 0,
     batch_tokens: int = 8192,
 ) -> xr.Dataset:
-    """`language_probe` on the embedding and every layer of a model; equal seeds draw equal tokens."""
+    """`language_probe` on the embedding and every layer of a model; one seed draws one sample."""
     positions = sample_positions(
         tokens, corpus.languages, settings.tokens, settings.per_sentence, seed)
     found = collect_tokens(model, tokens, positions, batch_tokens=batch_tokens)
     blocks = independent_blocks(corpus.documents, corpus.parallel)
     kinds, which = np.unique(found.ids, return_inverse=True)
-    texts = np.array(pieces(model.tokenizer, kinds.tolist()))[which] if model.tokenizer is not None else None
+    texts = None
+    if model.tokenizer is not None:
+        texts = np.array(pieces(model.tokenizer, kinds.tolist()))[which]
     return language_probe(
         found.states, found.ids, blocks[found.rows], corpus.languages[found.rows], settings, seed,
         pieces=texts)
@@ -95,13 +102,14 @@ def language_probe(
         pieces: the text of each token, for the script baseline; without it `script` is NaN.
 
     Returns:
-        By `layer` and `subset` ("all", "unseen": types not in training, "shared": types of two or more
-        languages): `accuracy` (balanced: mean of the languages' recalls) with `accuracy_low`,
+        By `layer` and `subset` ("all", "unseen": types not in training, "shared": types of two or
+        more languages): `accuracy` (balanced: mean of the languages' recalls) with `accuracy_low`,
         `accuracy_high` (95 % over held-out documents), `control`. By `subset`: `lookup`, `script`,
         `tested` (tokens) and `tested_languages`. By `layer`: `log_loss_bits` against the coordinate
         `entropy_bits`, `confused_within_script`, `confused_across_scripts`, `control_seen`,
-        `gradient` (the largest left at the end of training). `curve[layer, size]`, `confusion[layer,
-        language, predicted]`. Coordinates `chance` = 1/G and `train_tokens` a language.
+        `gradient` (the largest left at the end of training). `curve[layer, size]`,
+        `confusion[layer, language, predicted]`. Coordinates `chance` = 1/G and `train_tokens` a
+        language. NaN where a subset is empty or a layer holds numbers that are not finite.
 
     Raises:
         InputError: fewer than two languages, or documents that cannot be held out.
@@ -114,8 +122,9 @@ def language_probe(
         bad = []
     count, layers = len(names), len(states)
     _, kinds = np.unique(types, return_inverse=True)
-    splits = [split_documents(documents, language, settings.held_out, seed * settings.seeds + number)
-              for number in range(settings.seeds)]
+    splits = [
+        split_documents(documents, language, settings.held_out, seed * settings.seeds + number)
+        for number in range(settings.seeds)]
     controls = [np.random.default_rng([seed, number, 1]).integers(0, count, kinds.max() + 1)[kinds]
                 for number in range(settings.seeds)]
     x = _unit(states)
@@ -150,7 +159,8 @@ def language_probe(
             control=np.stack([_balanced(control_right, control, rows) for rows in subsets], -1),
             control_seen=_balanced(control_right, control, split.test & seen),
             lookup=[_balanced(lookup, language, rows) for rows in subsets],
-            script=[np.nan if script is None else _balanced(script, language, rows) for rows in subsets],
+            script=[np.nan if script is None else _balanced(script, language, rows)
+                    for rows in subsets],
             tested=[rows.sum() for rows in subsets],
             tested_languages=[len(np.unique(language[rows])) for rows in subsets],
             log_loss_bits=-log_p[:, first + full, split.test].mean(-1) / np.log(2),
@@ -171,15 +181,18 @@ def language_probe(
     result = xr.Dataset(
         {name: (("layer", "subset"), mean[name]) for name in ("accuracy", "control")}
         | {"accuracy_low": (("layer", "subset"), low), "accuracy_high": (("layer", "subset"), high)}
-        | {name: ("subset", mean[name]) for name in ("lookup", "script", "tested", "tested_languages")}
-        | {name: ("layer", mean[name], {"units": "bits"}) for name in ("log_loss_bits",)}
-        | {"control_seen": ("layer", mean["control_seen"]), "gradient": ("layer", gradient),
+        | {name: ("subset", mean[name])
+           for name in ("lookup", "script", "tested", "tested_languages")}
+        | {"log_loss_bits": ("layer", mean["log_loss_bits"], {"units": "bits"}),
+           "control_seen": ("layer", mean["control_seen"]),
+           "gradient": ("layer", gradient),
            "curve": (("layer", "size"), mean["curve"]),
            "confusion": (("layer", "language", "predicted"), confusion),
            "confused_within_script": ("layer", (confusion * (same & off)).sum((1, 2)) / count),
            "confused_across_scripts": ("layer", (confusion * (~same & off)).sum((1, 2)) / count)},
         coords={"layer": np.arange(layers), "subset": list(SUBSETS), "size": list(settings.sizes),
-                "language": names, "predicted": names, "chance": 1 / count, "entropy_bits": np.log2(count),
+                "language": names, "predicted": names, "chance": 1 / count,
+                "entropy_bits": np.log2(count),
                 "train_tokens": float(np.mean([split.train.sum() / count for split in splits]))})
     return result.assign_attrs(
         settings=json.dumps(dataclasses.asdict(settings)), seed=seed,
@@ -190,13 +203,14 @@ def language_probe(
 def _languages(languages: np.ndarray) -> tuple[list[str], np.ndarray]:
     names, first, which = np.unique(languages, return_index=True, return_inverse=True)
     if len(names) < 2:
-        raise InputError(f"the tokens are of {len(names)} language; a language probe needs two or more")
+        raise InputError(
+            f"the tokens are of {len(names)} language; a language probe needs two or more")
     rank = np.argsort(np.argsort(first))
     return [str(names[i]) for i in np.argsort(first)], rank[which]
 
 
 def _unit(states: np.ndarray) -> np.ndarray:
-    """Each layer about its mean and divided by one number, so that `l2` means the same on every layer."""
+    """Each layer about its mean, divided by one number: `l2` then means the same on every layer."""
     x = states.astype(np.float32)
     x = x - x.mean(axis=1, keepdims=True)
     scale = np.sqrt(np.square(x, dtype=np.float64).mean(axis=(1, 2), keepdims=True))
@@ -204,14 +218,18 @@ def _unit(states: np.ndarray) -> np.ndarray:
 
 
 def _runs(
-    language: np.ndarray, controls: Sequence[np.ndarray], splits: Sequence[Split], sizes: Sequence[float]
+    language: np.ndarray,
+    controls: Sequence[np.ndarray],
+    splits: Sequence[Split],
+    sizes: Sequence[float],
 ) -> tuple[np.ndarray, np.ndarray]:
     """Labels and weights of all runs: seed by seed the sizes, then the control."""
     y, weight = [], []
     for split, control in zip(splits, controls):
+        most = split.rank[split.train].max() + 1
         for size in sizes:
             y.append(language)
-            weight.append(split.train & (split.rank < max(1, round(size * (split.rank[split.train].max() + 1)))))
+            weight.append(split.train & (split.rank < max(1, round(size * most))))
         y.append(control)
         weight.append(split.train)
     return np.stack(y).astype(np.int32), np.stack(weight).astype(np.float32)
@@ -240,7 +258,9 @@ def _balanced(right: np.ndarray, label: np.ndarray, rows: np.ndarray) -> np.ndar
     return np.mean(found, axis=0) if found else np.full(right.shape[:-1], np.nan)
 
 
-def _confusion(predicted: np.ndarray, language: np.ndarray, rows: np.ndarray, count: int) -> np.ndarray:
+def _confusion(
+    predicted: np.ndarray, language: np.ndarray, rows: np.ndarray, count: int
+) -> np.ndarray:
     """[L, G, G]: of the tokens of a language, the share told to be each language."""
     table = np.zeros((len(predicted), count, count))
     layer = np.arange(len(predicted))[:, None]
@@ -260,8 +280,8 @@ def _draws(documents: np.ndarray, draws: int, seed: int) -> np.ndarray:
 
 
 def _resampled(
-    right: np.ndarray, language: np.ndarray, documents: np.ndarray, rows: np.ndarray, drawn: np.ndarray,
-    count: int,
+    right: np.ndarray, language: np.ndarray, documents: np.ndarray, rows: np.ndarray,
+    drawn: np.ndarray, count: int,
 ) -> np.ndarray:
     """[draws, L] balanced accuracies with each test document counted as often as it is drawn."""
     cell = documents[rows] * count + language[rows]
@@ -277,7 +297,8 @@ def _resampled(
 def _mean(values: np.ndarray) -> np.ndarray:
     """Over the first axis, without NaN; NaN where there is nothing else."""
     known = np.isfinite(values)
-    return np.where(known, values, 0).sum(axis=0) / np.where(known.any(axis=0), known.sum(axis=0), np.nan)
+    number = np.where(known.any(axis=0), known.sum(axis=0), np.nan)
+    return np.where(known, values, 0).sum(axis=0) / number
 
 
 def _interval(draws: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -27,7 +27,7 @@ def sample_positions(
     """Random places of real tokens, as many in every language, at most a few in a sentence.
 
     Args:
-        count: wanted in every language; all languages get what the shortest one has if that is less.
+        count: wanted in every language; all get what the shortest one has if that is less.
 
     Returns:
         For each sentence the sorted places in its tokens, special tokens included in the count.
@@ -40,13 +40,15 @@ def sample_positions(
     [array([1, 2, 3]), array([1, 2, 3])]
     """
     rng = np.random.default_rng(seed)
-    chosen = [np.sort(rng.permutation(np.flatnonzero(~special))[:per_sentence]) for special in tokens.special]
+    chosen = [np.sort(rng.permutation(np.flatnonzero(~special))[:per_sentence])
+              for special in tokens.special]
     sizes = np.array([len(places) for places in chosen])
     names = np.unique(languages)
     available = {name: sizes[languages == name].sum() for name in names}
     for name, number in available.items():
         if number == 0:
-            raise InputError(f"language {name} has no real token to probe; leave it out or add sentences")
+            raise InputError(
+                f"language {name} has no real token to probe; leave it out or add sentences")
     wanted = min(count, *available.values())
     keep = [np.zeros(size, bool) for size in sizes]
     for name in names:
@@ -81,9 +83,10 @@ def split_documents(
     for side in (~test, test):
         sizes = np.bincount(language[side], minlength=language.max() + 1)
         if sizes.min() == 0:
+            missing = "test" if side is test else "training"
             raise InputError(
-                f"with {held_out:.0%} of {occurs.any(axis=1).sum()} documents held out a language has no "
-                f"{'test' if side is test else 'training'} tokens; give more documents or finer document ids")
+                f"with {held_out:.0%} of {occurs.any(axis=1).sum()} documents held out a language "
+                f"has no {missing} tokens; give more documents or finer document ids")
         part = np.zeros(len(documents), bool)
         for one in range(len(sizes)):
             kept = rng.permutation(np.flatnonzero(side & (language == one)))[:sizes.min()]

@@ -1,13 +1,13 @@
 """Multinomial logistic-regression probes, many at once and to the minimum.
 
 All runs of a layer (seeds, splits, training sizes, control tasks) are columns of one matrix, so an
-iteration is two matrix products whatever their number. The objective is convex and the logits are
-linear in the weights, so a line search costs no product at all; the start of the L-BFGS recursion is
-the inverse Hessian at zero weights, which makes it insensitive to the scale of the features.
+iteration is a few matrix products whatever their number. The logits are linear in the weights, so
+a line search costs no product at all; the start of the L-BFGS recursion is the inverse Hessian at
+zero weights, which makes it insensitive to the scale of the features.
 """
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -31,21 +31,21 @@ def fit_probes(
     classes: int,
     l2: Float[AnyArray, ""] | float = 1.0,
 ) -> Float[Array, "L R D+1 classes"]:
-    """The weights that minimise sum_i weight_i CE_i + l2/2 |W without bias|^2 on every layer and run.
+    """The minimum of sum_i weight_i CE_i + l2/2 |W without bias|^2 on every layer and run.
 
-    scikit-learn's `LogisticRegression(C=1/l2)` on the samples with their weights, converged; with two
-    classes its `C=2/l2`, as both classes have weights here. The bias is not penalised.
+    scikit-learn's `LogisticRegression(C=1/l2)` on the samples with their weights, converged; with
+    two classes its `C=2/l2`, as both classes have weights here. The bias is not penalised.
 
     Args:
         x: features, the same samples for all runs.
         y: the class of each sample in each run, from 0.
         weight: how much each sample counts; 0 leaves it out.
-        classes: how many there are, G for languages; another number compiles again, another `l2` does not.
+        classes: how many there are; another number compiles again, another `l2` does not.
         l2: strength of the penalty against the sum of the losses.
 
     Returns:
-        W, last row the bias; each row sums to 0 over the classes that occur. A class without weight in
-        a run has weights 0 and bias -inf there: it is never predicted.
+        W, last row the bias; each row sums to 0 over the classes that occur. A class without weight
+        in a run has weights 0 and bias -inf there: it is never predicted.
 
     Raises:
         InputError: where shapes do not fit.
@@ -62,7 +62,8 @@ def fit_probes(
             f"x {x.shape}, y {y.shape} and weight {weight.shape} do not fit; "
             "give [layer, sample, feature], [run, sample] and [run, sample]")
     dtype = jnp.result_type(x)
-    return _fit(jnp.asarray(x), jnp.asarray(y), jnp.asarray(weight, dtype), classes, jnp.asarray(l2, dtype))
+    weight, l2 = jnp.asarray(weight, dtype), jnp.asarray(l2, dtype)
+    return _fit(jnp.asarray(x), jnp.asarray(y), weight, classes, l2)
 
 
 @jax.jit
@@ -88,8 +89,8 @@ def probe_gradients(
     w: Float[AnyArray, "L R D+1 classes"],
     l2: Float[AnyArray, ""] | float = 1.0,
 ) -> Float[Array, "L R"]:
-    """How far from the minimum: the gradient's largest entry, with each feature's scale divided out,
-    over the sum of the weights. Below 1e-4 nothing visible changes any more."""
+    """How far from the minimum: the gradient's largest entry, with each feature's scale divided
+    out, over the sum of the weights. Below 1e-4 nothing visible changes any more."""
 
     def layer(pair: tuple[Array, Array]) -> Float[Array, "R"]:
         features, weights = pair
@@ -97,10 +98,12 @@ def probe_gradients(
         features = jnp.where(counts, features, 0)
         scale = jnp.sqrt(jnp.sum(features**2, axis=0) / jnp.sum(counts)) + 1e-30
         logits = jnp.einsum("sd,rdc->rsc", features, weights[:, :-1]) + weights[:, -1][:, None]
-        off = (jax.nn.softmax(logits) - jax.nn.one_hot(y, w.shape[-1], dtype=x.dtype)) * weight[..., None]
-        slope = jnp.einsum("sd,rsc->rdc", features, off) + jnp.asarray(l2, x.dtype) * weights[:, :-1]
-        largest = jnp.maximum(
-            jnp.max(jnp.abs(slope) / scale[:, None], axis=(1, 2)), jnp.max(jnp.abs(jnp.sum(off, 1)), -1))
+        truth = jax.nn.one_hot(y, w.shape[-1], dtype=x.dtype)
+        off = (jax.nn.softmax(logits) - truth) * weight[..., None]
+        slope = jnp.einsum("sd,rsc->rdc", features, off)
+        slope = jnp.abs(slope + jnp.asarray(l2, x.dtype) * weights[:, :-1]) / scale[:, None]
+        free = jnp.abs(jnp.sum(off, axis=1))
+        largest = jnp.maximum(jnp.max(slope, axis=(1, 2)), jnp.max(free, axis=1))
         return largest / jnp.sum(weight, axis=1)
 
     return jax.lax.map(layer, (x, w))
@@ -129,7 +132,8 @@ def _fit(x: Array, y: Array, weight: Array, classes: int, l2: Array) -> Array:
         # The bias is free, so shifting the features moves nothing but the bias.
         mean = jnp.sum(features, axis=0) / jnp.maximum(jnp.sum(counts), 1).astype(x.dtype)
         centred = jnp.where(counts, features - mean, 0)
-        w = _minimise(jnp.append(centred, jnp.ones_like(centred[:, :1]), axis=1), truth, weight, absent, l2)
+        ones = jnp.ones_like(centred[:, :1])
+        w = _minimise(jnp.append(centred, ones, axis=1), truth, weight, absent, l2)
         bias = w[-1] - jnp.einsum("d,drc->rc", mean, w[:-1]) + absent
         return jnp.moveaxis(jnp.concatenate([w[:-1], bias[None]]), 0, 1)
 
@@ -149,7 +153,7 @@ def _minimise(
         return (x @ w.reshape(width, -1)).reshape(-1, runs, classes)
 
     def surplus(logits: Array) -> Array:
-        """Probabilities minus truth, weighted; p - 1 of the true class as minus the sum of the others."""
+        """Probabilities minus truth, weighted; p - 1 of the truth as minus all the others."""
         others = jax.nn.softmax(logits + absent) * (1 - truth)
         return (others - truth * jnp.sum(others, axis=-1, keepdims=True)) * weight
 
@@ -158,7 +162,7 @@ def _minimise(
         return (x.T @ off.reshape(len(x), -1)).reshape(w.shape) + penalty * w
 
     def objective(w: Array, logits: Array) -> Array:
-        # log(1 + sum of exp(other - true)): exact to the last digit for samples far on the right side.
+        # log(1 + sum of exp(other - true)) keeps its digits for samples far on the right side.
         true = jnp.sum(jnp.where(truth > 0, logits, 0), axis=-1, keepdims=True)
         others = jnp.where(truth > 0, -jnp.inf, logits + absent - true)
         loss = jnp.sum(jax.nn.softplus(jax.nn.logsumexp(others, axis=-1)) * weight[..., 0], axis=0)
@@ -175,7 +179,7 @@ def _minimise(
             return q - alpha[:, None] * state.turns[at], alphas.at[at].set(alpha)
 
         q, alphas = jax.lax.fori_loop(0, MEMORY, back, (state.gradient, alphas))
-        # The start matrix, scaled to the curvature met last (the losses flatten as probes grow sure).
+        # The start matrix, scaled to the curvature met last: losses flatten as probes grow sure.
         last = (state.step - 1) % MEMORY
         turn = state.turns[last]
         h, bent = jnp.split((start @ jnp.concatenate([q, turn], 1).reshape(width, -1)).reshape(
@@ -201,10 +205,10 @@ def _minimise(
 
         first = -_dot(state.gradient, p)
 
-        def unsettled(carry: tuple[Array, ...]) -> Array:
+        def unsettled(carry: tuple[Any, ...]) -> Array:
             return (carry[0] < SEARCH) & ~jnp.all(carry[-1])
 
-        def tighten(carry: tuple[Array, ...]) -> tuple[Array, ...]:
+        def tighten(carry: tuple[Any, ...]) -> tuple[Any, ...]:
             count, t, low, at_low, high, at_high, ok = carry
             now = along(t)
             fine = ok | ((now >= 0.9 * first) & (now <= -0.5 * first))
@@ -218,8 +222,9 @@ def _minimise(
 
         zero = jnp.zeros(runs, x.dtype)
         infinite = jnp.full(runs, jnp.inf, x.dtype)
-        return jax.lax.while_loop(unsettled, tighten, (
-            0, jnp.ones(runs, x.dtype), zero, first, infinite, infinite, state.done))[1]
+        begin: tuple[Any, ...] = (
+            0, jnp.ones(runs, x.dtype), zero, first, infinite, infinite, state.done)
+        return jax.lax.while_loop(unsettled, tighten, begin)[1]
 
     def iterate(state: _State) -> _State:
         p = direction(state)
@@ -229,7 +234,8 @@ def _minimise(
         t = search(state._replace(done=done), p, dp)
         # Where rounding has led the recursion astray, it begins again from the start matrix; where
         # that does not help either, float32 has reached its end.
-        worse = objective(state.w - t[:, None] * p, state.logits - t[:, None] * dp) > now * (1 + 1e-6)
+        then = objective(state.w - t[:, None] * p, state.logits - t[:, None] * dp)
+        worse = then > now * (1 + 1e-6)
         t = jnp.where(done | worse, 0, t)[:, None]
         fresh = ~jnp.any(state.inverse > 0, axis=0)
         w, logits = state.w - t * p, state.logits - t * dp
@@ -237,18 +243,20 @@ def _minimise(
         move, turn = w - state.w, gradient - state.gradient
         curve = _dot(move, turn)
         at = state.step % MEMORY
-        inverse = state.inverse.at[at].set(jnp.where(curve > 0, 1 / jnp.where(curve > 0, curve, 1), 0))
+        known = curve > 0
+        inverse = state.inverse.at[at].set(jnp.where(known, 1 / jnp.where(known, curve, 1), 0))
         return _State(
-            state.step + 1, w, logits, gradient, state.moves.at[at].set(move), state.turns.at[at].set(turn),
-            jnp.where(worse, 0, inverse), done | (worse & fresh))
+            state.step + 1, w, logits, gradient, state.moves.at[at].set(move),
+            state.turns.at[at].set(turn), jnp.where(worse, 0, inverse), done | (worse & fresh))
 
     zeros = jnp.zeros((width, runs, classes), x.dtype)
     pairs = jnp.zeros((MEMORY, *zeros.shape), x.dtype)
-    state = jax.lax.while_loop(
-        lambda state: (state.step < ITERATIONS) & ~jnp.all(state.done), iterate,
-        _State(jnp.array(0), zeros, jnp.zeros_like(truth), slope(zeros, jnp.zeros_like(truth)), pairs, pairs,
-               jnp.zeros((MEMORY, runs), x.dtype), jnp.zeros(runs, bool)))
-    return state.w
+    flat = jnp.zeros_like(truth)
+    begin = _State(
+        jnp.array(0), zeros, flat, slope(zeros, flat), pairs, pairs,
+        jnp.zeros((MEMORY, runs), x.dtype), jnp.zeros(runs, bool))
+    return jax.lax.while_loop(
+        lambda state: (state.step < ITERATIONS) & ~jnp.all(state.done), iterate, begin).w
 
 
 def _inverse_hessian(

@@ -7,6 +7,7 @@ Traced and accelerator arrays take the compiled path below, arrays on the CPU th
 """
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +18,7 @@ from xlingjax.errors import InputError
 from xlingjax.kernels import ranking_host
 
 AnyArray = Array | np.ndarray
-BLOCK_ELEMENTS = 2**28  # responses ranked at a time on an accelerator: about 10 GB of working memory
+BLOCK_ELEMENTS = 2**28  # responses ranked at a time on an accelerator: about 10 GB of memory
 
 
 def average_precision(
@@ -29,7 +30,7 @@ def average_precision(
 
     AP = sum_n (R_n - R_{n-1}) P_n over the distinct responses from the highest down, P and R being
     precision and recall of "response at least this high" (scikit-learn's `average_precision_score`;
-    Suau et al. 2020 call it expertise). Sentences with equal response enter together; -0.0 equals 0.0.
+    Suau et al. 2020 call it expertise). Equal responses enter together; -0.0 equals 0.0.
 
     Args:
         responses: one number for each sentence and neuron, of any float type.
@@ -73,7 +74,7 @@ def auroc(
     return _score("auroc", responses, labels, where)
 
 
-def _score(measure: str, responses, labels, where) -> Array:
+def _score(measure: str, responses: Any, labels: Any, where: Any) -> Array:
     _check(responses, labels, where)
     if all(map(_on_host, (responses, labels, where))):
         host = getattr(ranking_host, measure)
@@ -85,15 +86,15 @@ def _score(measure: str, responses, labels, where) -> Array:
     return _compiled(measure, jnp.asarray(responses), jnp.asarray(labels), jnp.asarray(where))
 
 
-def _check(responses, labels, where) -> None:
+def _check(responses: Any, labels: Any, where: Any) -> None:
     if np.ndim(responses) != 2 or np.ndim(labels) != 2 or len(responses) != len(labels):
         raise InputError(
-            f"responses {np.shape(responses)} and labels {np.shape(labels)} must be [sentence, neuron] "
-            "and [sentence, concept] over the same sentences")
+            f"responses {np.shape(responses)} and labels {np.shape(labels)} must be [sentence, "
+            "neuron] and [sentence, concept] over the same sentences")
     if where is not None and np.shape(where) not in (np.shape(labels)[:1], np.shape(labels)):
         raise InputError(
-            f"where has shape {np.shape(where)}; give one mask for all concepts, {np.shape(labels)[:1]}, "
-            f"or one for each, {np.shape(labels)}")
+            f"where has shape {np.shape(where)}; give one mask for all concepts, "
+            f"{np.shape(labels)[:1]}, or one for each, {np.shape(labels)}")
     if not jnp.issubdtype(responses.dtype, jnp.floating):
         raise InputError(f"responses are {responses.dtype}; give floating-point numbers")
     for name, array in (("labels", labels), ("where", where)):
@@ -101,7 +102,7 @@ def _check(responses, labels, where) -> None:
             raise InputError(f"{name} are {array.dtype}; give booleans, for example {name} == 1")
 
 
-def _on_host(array) -> bool:
+def _on_host(array: Any) -> bool:
     """Whether the numbers lie in this process' memory: NumPy, or one CPU device of JAX."""
     if isinstance(array, jax.core.Tracer):
         return False
@@ -170,7 +171,8 @@ def _auroc(
     label, other = label & counts, ~label & counts
     above = jnp.cumsum(other)  # negatives at this place or higher
     first = jnp.append(True, last[1:] != last[:-1])
-    strictly = jax.lax.cummax(jnp.where(first, above - other.astype(above.dtype), 0))  # higher than its ties
+    higher = above - other.astype(above.dtype)
+    strictly = jax.lax.cummax(jnp.where(first, higher, 0))  # higher than all its ties
     negatives = above[-1].astype(dtype)
     beaten = negatives - (above[last] + strictly).astype(dtype) / 2
     return jnp.sum(jnp.where(label, beaten / negatives, 0)) / jnp.sum(label).astype(dtype)

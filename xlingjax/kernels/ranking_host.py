@@ -1,9 +1,9 @@
 """Average precision and AUROC of arrays in host memory, with NumPy on every core.
 
 A block of neurons that fits the cache is ranked by one vectorised sort. A float32 response written
-as float64 leaves 29 bits of the mantissa free: the sentence goes there, and the sorted keys give each
-sentence its rank. A concept with P positives then costs one gather and one sort of P small integers
-a neuron, whatever the number of sentences.
+as float64 leaves 29 bits of the mantissa free: the sentence goes there, and the sorted keys give
+each sentence its rank. A concept with P positives then costs one gather and one sort of P small
+integers a neuron, whatever the number of sentences.
 """
 
 import concurrent.futures
@@ -52,14 +52,20 @@ def _scores(
         size = max(1, BLOCK_ELEMENTS // len(rows))
         threads = min(_cores(), -(-neurons // (WIDE * size)))
 
-        def work(thread: int, rows=rows, found=found, size=size, threads=threads) -> None:
+        positives = list(found.values())
+
+        def work(
+            thread: int, rows: np.ndarray = rows, found: dict[int, np.ndarray] = found,
+            positives: list[np.ndarray] = positives, size: int = size, threads: int = threads,
+        ) -> None:
             sorter = Sorter(min(size, neurons), len(rows), dtype)
             for wide in range(thread * WIDE * size, neurons, threads * WIDE * size):
                 block = responses[:, wide:wide + WIDE * size]
                 block = np.ascontiguousarray(block) if len(rows) == len(block) else block[rows]
                 for start in range(0, block.shape[1], size):
                     part = slice(wide + start, wide + start + size)
-                    out[list(found), part] = score(sorter, block[:, start:start + size], list(found.values()))
+                    scores = score(sorter, block[:, start:start + size], positives)
+                    out[list(found), part] = scores
 
         with concurrent.futures.ThreadPoolExecutor(threads) as pool:
             list(pool.map(work, range(threads)))
@@ -149,7 +155,7 @@ class Sorter:
         if self.double:
             values = np.argsort(keys, axis=1)
             keys = np.take_along_axis(keys, values, axis=1)
-            missing = np.isnan(keys[:, -1])  # sorting puts NaN last
+            missing: np.ndarray = np.isnan(keys[:, -1])  # sorting puts NaN last
             order = values + index[:, :1]
             runs: np.ndarray = keys
         else:
@@ -159,8 +165,8 @@ class Sorter:
             missing = np.isnan(keys[:, -1])
             if missing.any():
                 self._fill(keys, block)
-                nan = np.isnan(keys)
-                missing = nan.any(axis=1)
+                nan: np.ndarray = np.isnan(keys)
+                missing = np.asarray(nan.any(axis=1))
                 np.clip(keys, -FAR, FAR, out=keys)
                 np.copyto(keys, FAR, where=nan)  # sorting does not keep the free bits of a NaN
                 order |= index
@@ -169,7 +175,7 @@ class Sorter:
             np.bitwise_and(order, LOW, out=order)
             runs = values
         flat = runs.reshape(-1)
-        ties = bool((flat[1:] == flat[:-1]).any())
+        ties = bool(np.any(flat[1:] == flat[:-1]))
         return order, _ends(runs) if ties else self.places[:count], ties, missing
 
     @staticmethod
