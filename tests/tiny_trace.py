@@ -1,0 +1,56 @@
+"""A trace of seconds: checkpoints on disk, a labelled corpus, settings."""
+
+import dataclasses
+import functools
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from xlingjax.analyses.checkpoints import Source, sources
+from xlingjax.analyses.language_probe import ProbeSettings
+from xlingjax.analyses.trace import TraceSettings
+from xlingjax.corpora import Corpus, mini_world
+from xlingjax.models import Model, init_params, save_model
+from xlingjax.training.shapes import small_config
+from xlingjax.training.tokenizer import train_tokenizer
+
+LANGUAGES = ("eng", "spa", "rus")
+SETTINGS = TraceSettings(
+    k=5, permutations=4, halvings=1, minimum=4, ladder_pairs=1, unseen=("rus",), batch_tokens=2048,
+    probe=ProbeSettings(tokens=60, seeds=1, sizes=(1.0,), bootstraps=10))
+
+
+@functools.cache
+def corpus() -> Corpus:
+    """48 sentences in each of three languages, two words and two features."""
+    whole = mini_world(sentences=48, languages=LANGUAGES)
+    positives, _ = whole.counts()
+    words = [name for name, group, count in zip(whole.concepts, whole.groups, positives.min(axis=0))
+             if group == "own form" and count >= SETTINGS.minimum]
+    return whole.with_concepts([*words[:2], "Number=Plur", "Tense=Past"])
+
+
+@functools.cache
+def model(seed: int = 0) -> Model:
+    """A random decoder of two layers with a tokenizer that reads the corpus."""
+    tokenizer = train_tokenizer(mini_world("train", sentences=100, languages=LANGUAGES), 400)
+    config = dataclasses.replace(small_config("bloom", 2, 16, 2), vocab_size=len(tokenizer))
+    return Model(init_params(config, jax.random.key(seed)), config, tokenizer, "", "tiny", "bloom")
+
+
+def with_nan(sound: Model) -> Model:
+    """The model with one weight that is not a number, in the MLP of its second layer."""
+    kernel = np.array(sound.params["layers"]["mlp"]["up"]["kernel"])
+    kernel[1, 0, 0] = np.nan
+    layers = sound.params["layers"]
+    up = {**layers["mlp"]["up"], "kernel": jax.numpy.asarray(kernel)}
+    params = {**sound.params, "layers": {**layers, "mlp": {**layers["mlp"], "up": up}}}
+    return dataclasses.replace(sound, params=params)
+
+
+def checkpoints(folder: Path, models: dict[str, Model]) -> tuple[Source, ...]:
+    """The models saved as sub-folders by name, as a trace reads them."""
+    for name, one in models.items():
+        save_model(one, folder / name)
+    return sources(str(folder), list(models), tokens_per_step=100)
