@@ -13,6 +13,7 @@ FOLDER holds concepts as ml-selfcond has them, or is a SIB-200 table (.tsv, .tsv
 CoNLL-U treebanks. The same command on the same --workdir goes on where it stopped.
 """
 
+import dataclasses
 import sys
 from pathlib import Path
 
@@ -68,11 +69,14 @@ flags.DEFINE_enum("topics", "matched", ["matched", "unlike"],
 flags.DEFINE_integer("pretrain_steps", 1024, "steps of the embedded corpus's model")
 
 FIRST_TRACED = 16  # earlier checkpoints of the embedded run are as untrained as step 0
+NAMED = ("revisions", "subfolders", "template", "step_list", "tokenizer", "concepts", "tokens_per_step")
+EMBEDDED = ("dose", "topics", "pretrain_steps")  # flags of the one way to run, refused in the other
 UNSEEN = ("swh",)  # the embedded corpus's negative control: pre-training never sees it
 
 
 def embedded(workdir: Path) -> tuple[tuple[Source, ...], Corpus, tuple[str, ...]]:
     """Pre-trains on the embedded corpus; its checkpoints, its probe sentences, its unseen language."""
+    _refuse_present(NAMED, "needs --model, the checkpoints to trace")
     unseen = tuple(FLAGS.unseen) or UNSEEN
     settings = Settings(steps=FLAGS.pretrain_steps, leave_out=unseen, seed=FLAGS.seed)
     training = mini_world("train", dose=FLAGS.dose, topics=FLAGS.topics)
@@ -91,6 +95,7 @@ def embedded(workdir: Path) -> tuple[tuple[Source, ...], Corpus, tuple[str, ...]
 
 def named() -> tuple[tuple[Source, ...], Corpus, tuple[str, ...]]:
     """The checkpoints and the corpus that flags name."""
+    _refuse_present(EMBEDDED, "is of the embedded corpus; leave it out with --model")
     if FLAGS.concepts is None:
         raise InputError("--model needs --concepts: a folder of concepts, a SIB-200 table or treebanks")
     revisions = list(FLAGS.revisions)
@@ -99,8 +104,16 @@ def named() -> tuple[tuple[Source, ...], Corpus, tuple[str, ...]]:
         if bad or not FLAGS.step_list:
             raise InputError(f"--step_list is {','.join(FLAGS.step_list)!r}; give whole numbers for --template")
         revisions += expand(FLAGS.template, [int(step) for step in FLAGS.step_list])
+    elif FLAGS.step_list:
+        raise InputError("--step_list needs --template, for example --template=global_step{step}")
     found = sources(FLAGS.model, revisions, FLAGS.subfolders, FLAGS.tokens_per_step)
     return found, read_corpus(FLAGS.concepts), tuple(FLAGS.unseen)
+
+
+def _refuse_present(names: tuple[str, ...], why: str) -> None:
+    for name in names:
+        if FLAGS[name].present:
+            raise InputError(f"--{name} {why}")
 
 
 def read_corpus(name: str) -> Corpus:
@@ -124,14 +137,15 @@ def say(text: str) -> None:
 
 def main() -> None:
     workdir = Path(FLAGS.workdir)
-    found, corpus, unseen = embedded(workdir) if FLAGS.model is None else named()
     settings = TraceSettings(
         sites=tuple(FLAGS.sites) or None, pool=FLAGS.pool, k=FLAGS.k,
         permutations=FLAGS.permutations, halvings=FLAGS.halvings, bootstraps=FLAGS.bootstraps,
-        minimum=FLAGS.minimum, ladder_pairs=FLAGS.ladder_pairs, unseen=unseen,
+        minimum=FLAGS.minimum, ladder_pairs=FLAGS.ladder_pairs,
         first_token=FLAGS.first_token, shuffle=FLAGS.shuffle_labels, dtype=FLAGS.dtype,
         batch_tokens=FLAGS.batch_tokens, seed=FLAGS.seed,
         probe=_P if FLAGS.probe else None)
+    found, corpus, unseen = embedded(workdir) if FLAGS.model is None else named()
+    settings = dataclasses.replace(settings, unseen=unseen)
     tree = trace(found, corpus, settings, workdir / "trace", tokenizer=FLAGS.tokenizer, say=say)
     write_tree(workdir / "result.nc", tree)
     write_whole(workdir / "summary.csv", summary_table(tree, as_csv=True).encode())

@@ -72,8 +72,10 @@ def differences(old: Mapping, new: Mapping, prefix: str = "") -> list[str]:
 def claim(workdir: Path, settings: Mapping, what: str) -> Iterator[Path]:
     """Holds `workdir` for one process and one experiment.
 
-    The first process writes `settings.json`; a later one resumes only with equal settings. The lock
-    is the operating system's, so a killed process leaves none behind.
+    The first process writes `settings.json`; a later one resumes only with equal settings. If the
+    first ends in an `InputError` before it made anything, the folder is free again, so that the same
+    command with the mistake put right is not refused. The lock is the operating system's, so a killed
+    process leaves none behind.
 
     Args:
         workdir: made if it does not exist.
@@ -113,4 +115,9 @@ def claim(workdir: Path, settings: Mapping, what: str) -> Iterator[Path]:
                     "repeat the earlier settings or choose another --workdir")
         else:
             write_whole(path, json.dumps(fresh, indent=1, sort_keys=True).encode())
-        yield workdir
+        try:
+            yield workdir
+        except InputError:
+            if {entry.name for entry in workdir.iterdir()} <= {".lock", path.name}:
+                path.unlink()
+            raise

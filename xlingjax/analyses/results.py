@@ -12,12 +12,23 @@ from xlingjax.files import write_whole
 
 
 def write_tree(path: Path, groups: Mapping[str, xr.Dataset] | xr.DataTree) -> None:
-    """Writes datasets as groups of one netCDF file; the file appears under its name when complete."""
+    """Writes datasets as groups of one netCDF file; the file appears under its name when complete.
+
+    Raises:
+        InputError: a disk is full.
+    """
     tree = groups if isinstance(groups, xr.DataTree) else xr.DataTree.from_dict(dict(groups))
     with tempfile.TemporaryDirectory() as scratch:
         made = Path(scratch) / "tree.nc"
-        tree.to_netcdf(made, engine="h5netcdf")
-        write_whole(path, made.read_bytes())
+        try:
+            tree.to_netcdf(made, engine="h5netcdf")
+            data = made.read_bytes()
+        except OSError as error:
+            raise InputError(
+                f"cannot write {path} by way of {scratch}: {error.strerror or error}; free disk space "
+                "there or name another folder by TMPDIR, and start again with the same --workdir"
+            ) from error
+    write_whole(path, data)
 
 
 def read_tree(path: Path) -> dict[str, xr.Dataset]:

@@ -24,11 +24,13 @@ from xlingjax.files import claim
 from xlingjax.kernels.resampling import independent_blocks, joint_permutations
 from xlingjax.kernels.traces import persistence
 from xlingjax.models import Model, init_params, load_model
+from xlingjax.models.hub import require_revisions
 from xlingjax.responses.collecting import collect
 from xlingjax.responses.planning import BATCH_TOKENS, Plan, plan
 from xlingjax.responses.responses import Responses
 
 DENSE_BYTES = 2**30  # responses up to this size are held in memory while they are analysed
+RESULT = "checkpoint.nc"  # in a checkpoint's folder, written when all of it is known
 LONGEST = 512  # tokens of a sentence where the model sets no limit
 MATCHED = ("expert", "expert_ap", "ap_at_k", "null_ap_at_k", "prevalence", "overlap_mean",
            "covariate_ap", "covariate_p")  # what is compared before and after matching for length
@@ -76,6 +78,12 @@ class TraceSettings:
     def __post_init__(self) -> None:
         if self.pool not in ("max", "mean", "last"):
             raise InputError(f"pool {self.pool!r} is unknown; choose among max, mean, last")
+        least = {"k": 1, "permutations": 2, "halvings": 1, "bootstraps": 0, "minimum": 1,
+                 "ladder_pairs": 0, "shown": 0, "batch_tokens": 1, "seed": 0}
+        for name, bound in least.items():
+            value = getattr(self, name)
+            if value is not None and value < bound:
+                raise InputError(f"{name} is {value}; it must be {bound} or more")
 
 
 Say = Callable[[str], None]
@@ -105,6 +113,8 @@ def trace(sources: Sequence[Source], corpus: Corpus, settings: TraceSettings, wo
     Raises:
         InputError: checkpoints, corpus and settings do not fit, or the workdir holds another trace.
     """
+    if not len(corpus):
+        raise InputError(f"corpus {corpus.name!r} is empty; it needs sentences")
     if len(corpus.language_names) < 2:
         raise InputError(
             f"corpus {corpus.name!r} has one language, {corpus.language_names[0]}; sharing needs two")
@@ -120,6 +130,10 @@ def trace(sources: Sequence[Source], corpus: Corpus, settings: TraceSettings, wo
         "corpus": corpus.fingerprint, "settings": dataclasses.asdict(settings),
         "tokenizer": str(tokenizer)}
     with claim(Path(workdir), identity, "trace") as folder:
+        for name in {source.name for source in sources}:
+            require_revisions(name, [
+                (one.revision, one.subfolder) for one in sources
+                if one.name == name and not (folder / one.label / RESULT).exists()])
         job = _Trace(sources, corpus, groups, settings, folder, tokenizer, say or (lambda text: None))
         tree = job.run()
     tree.attrs |= {
@@ -210,7 +224,7 @@ class _Trace:
         found: list[dict[str, xr.Dataset]] = []
         earlier: dict[str, str] = {}
         for number, source in enumerate(self.sources):
-            path = self.folder / source.label / "checkpoint.nc"
+            path = self.folder / source.label / RESULT
             if path.exists():
                 groups = read_tree(path)
             else:

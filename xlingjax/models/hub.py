@@ -64,6 +64,22 @@ def resolve(
     return _in_hub(text, revision, subfolder.strip("/") if subfolder else "", weights)
 
 
+def require_revisions(name: str | Path, wanted: Iterable[tuple[str | None, str | None]]) -> None:
+    """`InputError` naming a (revision, subfolder) that is not there, before any of them is loaded.
+
+    Of a repository only tags and branches are looked up, and nothing where the hub is not reached.
+    """
+    folder, pairs = Path(name).expanduser(), list(wanted)
+    if folder.is_dir():
+        for revision, subfolder in pairs:
+            _in_folder(folder, revision, subfolder)
+        return
+    there = _revisions(str(name)) if any(revision for revision, _ in pairs) else []
+    for revision, _ in pairs if there else []:
+        if revision and revision not in there and not re.fullmatch("[0-9a-f]{7,40}", revision):
+            raise InputError(f"{name} has no revision {revision!r}; {_nearest(revision, there)}")
+
+
 def _in_folder(folder: Path, revision: str | None, subfolder: str | None) -> Path:
     if revision is not None:
         places = [folder / "checkpoints" / revision, folder / revision]

@@ -1,0 +1,171 @@
+"""What a trace is given wrongly is said in one sentence, with exit code 1, and nothing is lost."""
+
+import dataclasses
+import errno
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny_trace
+
+from xlingjax.analyses.results import write_tree
+from xlingjax.corpora.concepts import write_concepts
+from xlingjax.errors import InputError
+from xlingjax.files import claim, write_whole
+from xlingjax.models import save_model
+
+ROOT = Path(__file__).parents[2]
+EACH = """
+import contextlib, io, json, sys
+from absl.testing import flagsaver
+from experiments.trace import main, run
+for flags in json.loads(sys.argv[1]):
+    said, sys.argv[:] = io.StringIO(), ["trace", *flags]
+    with flagsaver.flagsaver(), contextlib.redirect_stderr(said):
+        try:
+            run(main)
+        except SystemExit as end:
+            status = end.code
+    print(json.dumps([status, said.getvalue()]))
+"""
+
+
+@pytest.fixture(scope="module")
+def given(tmp_path_factory) -> Path:
+    """Models and concept folders, sound and not."""
+    folder = tmp_path_factory.mktemp("given")
+    sound = tiny_trace.model()
+    tiny_trace.checkpoints(folder / "model", {"step1": sound, "step2": tiny_trace.model(1)})
+    save_model(dataclasses.replace(sound, tokenizer=None), folder / "mute" / "step1")
+    wide = dataclasses.replace(sound.config, vocab_size=sound.config.vocab_size - 7)
+    rows = np.asarray(sound.params["embed"]["tokens"]["embedding"])[:wide.vocab_size]
+    params = {**sound.params, "embed": {**sound.params["embed"], "tokens": {"embedding": rows}}}
+    narrow = dataclasses.replace(sound, tokenizer=None, config=wide, params=params)
+    save_model(narrow, folder / "narrow" / "step1")
+    corpus = tiny_trace.corpus()
+    write_concepts(corpus, folder / "concepts")
+    labels = corpus.labels[:, :1].copy()
+    labels[corpus.languages == "rus"] = 0
+    one = dataclasses.replace(corpus.with_concepts(corpus.concepts[:1]), labels=labels)
+    write_concepts(one, folder / "no positives")
+    labels = corpus.labels[:, :1].copy()
+    labels[corpus.languages == "spa"] = 1
+    write_concepts(dataclasses.replace(one, labels=labels), folder / "no negatives")
+    for language in ("eng", "spa"):
+        empty = folder / "empty" / language
+        (empty / "own form").mkdir(parents=True)
+        (empty / "concept_list.csv").write_text("group,concept\nown form,dog\n")
+        (empty / "own form" / "dog.json").write_text(
+            json.dumps({"concept": "dog", "group": "own form", "sentences": {"positive": [], "negative": []}}))
+    (folder / "nothing").mkdir()
+    (folder / "file").write_text("a file")
+    other = folder / "other" / "trace"
+    with claim(other, {"corpus": "of another trace", "settings": {}}, "trace"):
+        (other / "step1").mkdir()
+    return folder
+
+
+MODEL = ["--model={}/model", "--revisions=step1,step2", "--minimum=4", "--batch_tokens=2048", "--noprobe"]
+CONCEPTS = [*MODEL, "--concepts={}/concepts"]
+WRONG = [
+    (["--stepz=3"], "stepz"),
+    (["--pool=sum"], "pool"),
+    (["surplus"], "unknown argument 'surplus'"),
+    (["--concepts=somewhere"], "--concepts needs --model"),
+    (["--revisions=step1"], "--revisions needs --model"),
+    (MODEL, "--model needs --concepts"),
+    ([*CONCEPTS, "--dose=0.3"], "--dose is of the embedded corpus"),
+    ([*CONCEPTS, "--revisions=step1,step7"], "has no checkpoint 'step7'"),
+    ([*CONCEPTS, "--revisions=step1,step1"], "'step1' is named twice"),
+    ([*CONCEPTS, "--step_list=1,2"], "--step_list needs --template"),
+    ([*CONCEPTS, "--template=step{step}", "--step_list=1,x"], "--step_list is '1,x'"),
+    ([*CONCEPTS, "--template=step", "--step_list=1"], "template 'step' has no {step}"),
+    ([*CONCEPTS, "--languages=eng,xxx"], "'xxx'"),
+    ([*CONCEPTS, "--languages=eng"], "has one language, eng"),
+    ([*CONCEPTS, "--unseen=xxx"], "language 'xxx' is not in corpus"),
+    ([*CONCEPTS, "--sites=mlp.up,mlp.upp"], "site 'mlp.upp' is not in this model; choose among"),
+    ([*CONCEPTS, "--k=0"], "k is 0; it must be 1 or more"),
+    ([*CONCEPTS, "--permutations=1"], "permutations is 1; it must be 2 or more"),
+    ([*CONCEPTS, "--batch_tokens=0"], "batch_tokens is 0"),
+    ([*CONCEPTS, "--minimum=1000"], "has 1000 positive and 1000 negative"),
+    ([*CONCEPTS, "--dtype=float64"], "JAX_ENABLE_X64=1"),
+    ([*MODEL, "--concepts={}/absent"], "does not exist"),
+    ([*MODEL, "--concepts={}/nothing"], "has no concept_list.csv"),
+    ([*MODEL, "--concepts={}/empty"], "empty"),
+    ([*MODEL, "--concepts={}/no positives"], "no concept of corpus 'no positives' has 4 positive"),
+    ([*MODEL, "--concepts={}/no negatives"], "no concept of corpus 'no negatives' has 4 positive"),
+    ([*CONCEPTS, "--model={}/mute", "--revisions=step1"], "brings no tokenizer; name the folder"),
+    ([*CONCEPTS, "--model={}/narrow", "--revisions=step1", "--tokenizer={}/model/step1"],
+     "give the tokenizer that belongs to the model"),
+    ([*CONCEPTS, "--tokenizer={}/nothing"], "holds no tokenizer"),
+    ([*CONCEPTS, "--model={}/nothing", "--revisions="], "holds no config.json"),
+    ([*CONCEPTS, "--workdir={}/other"], "holds another experiment: corpus was 'of another trace'"),
+    ([*CONCEPTS, "--workdir={}/file"], "cannot use workdir"),
+    (["--unseen=xxx"], "'xxx'"),
+    (["--languages=xxx"], "'xxx'"),
+    (["--dose=2"], "dose 2"),
+]
+
+
+def test_what_is_wrong_is_said_in_one_sentence(given, tmp_path):
+    """One process for all cases: it imports JAX once. All but two share a workdir, as users' attempts do."""
+    cases = [[f"--workdir={tmp_path / 'run'}", *(flag.replace("{}", str(given)) for flag in flags)]
+             for flags, _ in WRONG]
+    done = subprocess.run(
+        [sys.executable, "-c", EACH, json.dumps(cases)], cwd=ROOT, text=True, capture_output=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)})
+    answers = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("[")]
+    wrong = []
+    for (status, said), (flags, expected) in zip(answers, WRONG):
+        by_absl = flags in (["--stepz=3"], ["--pool=sum"])
+        told = [line for line in said.splitlines() if line.startswith("error: ")]
+        if status != 1 or expected not in said or "Traceback" in said or len(told) != (not by_absl):
+            wrong.append((flags, expected, status, said[-500:]))
+    assert not wrong and len(answers) == len(WRONG), (wrong, done.stderr[-2000:])
+    left = [path.name for path in (tmp_path / "run" / "trace").rglob("*")]
+    assert set(left) <= {".lock"}, "a refused attempt leaves the workdir free for the right one"
+    assert (given / "other" / "trace" / "step1").is_dir()
+
+
+class TestFullDisk:
+    @pytest.fixture
+    def full(self, monkeypatch):
+        def refuse(*_):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        return lambda name: monkeypatch.setattr(os, name, refuse)
+
+    @pytest.mark.parametrize("call", ["fsync", "replace"])
+    def test_the_file_that_was_there_stays(self, tmp_path, full, call):
+        path = tmp_path / "result.nc"
+        write_whole(path, b"earlier")
+        full(call)
+        with pytest.raises(InputError, match="result.nc: No space left.*same --workdir"):
+            write_whole(path, b"later")
+        assert path.read_bytes() == b"earlier" and [p.name for p in tmp_path.iterdir()] == ["result.nc"]
+
+    def test_a_tree_that_cannot_be_made_names_both_places(self, tmp_path, monkeypatch):
+        import xarray as xr
+
+        def refuse(*_, **__):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        monkeypatch.setattr(xr.DataTree, "to_netcdf", refuse)
+        with pytest.raises(InputError, match="result.nc by way of .*No space left on device; free disk"):
+            write_tree(tmp_path / "result.nc", {"a": xr.Dataset({"x": 1})})
+        assert not list(tmp_path.iterdir())
+
+
+def test_a_workdir_is_free_again_after_a_mistake_but_not_after_work(tmp_path):
+    with pytest.raises(InputError, match="a mistake"), claim(tmp_path, {"site": "mlp.upp"}, "trace"):
+        raise InputError("a mistake")
+    with pytest.raises(InputError, match="too late"), claim(tmp_path, {"site": "mlp.up"}, "trace"):
+        (tmp_path / "step1").mkdir()
+        raise InputError("too late")
+    with pytest.raises(InputError, match="site was 'mlp.up', is 'mlp.down'"):
+        with claim(tmp_path, {"site": "mlp.down"}, "trace"):
+            pass
