@@ -8,10 +8,13 @@ from absl import app, logging
 from xlingjax.errors import InputError
 
 
+HELP = {"--help", "-help", "--helpshort", "--helpfull"}
+
+
 def run(main: Callable[[], None]) -> None:
     """Parses the flags, runs `main`, and exits.
 
-    Exit status: 0; 1 with one line on stderr for an `InputError` or an unknown flag; 130 for
+    Exit status: 0, also for --help; 1 with one line on stderr for an `InputError` or an unknown flag; 130 for
     Ctrl-C; 143 where a run saved its state at SIGTERM. Anything else is our defect and shows its
     traceback.
     """
@@ -31,4 +34,14 @@ def run(main: Callable[[], None]) -> None:
             print(f"stopped{f': {stop}' if str(stop) else ''}", file=sys.stderr)
             sys.exit(130)
 
-    app.run(guarded)
+    app.run(guarded, flags_parser=_parse)
+
+
+def _parse(arguments: list[str]) -> list[str]:
+    """absl's own parser, but to ask for help is no failure."""
+    try:
+        return app.parse_flags_with_usage(arguments)
+    except SystemExit:
+        if HELP & set(arguments):
+            sys.exit(0)
+        raise
