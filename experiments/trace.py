@@ -71,6 +71,7 @@ flags.DEFINE_integer("pretrain_steps", 1024, "steps of the embedded corpus's mod
 FIRST_TRACED = 16  # earlier checkpoints of the embedded run are as untrained as step 0
 NAMED = ("revisions", "subfolders", "template", "step_list", "tokenizer", "concepts", "tokens_per_step")
 EMBEDDED = ("dose", "topics", "pretrain_steps")  # flags of the one way to run, refused in the other
+OWN_FORMS = 24  # of the 45 that mini_world says enough of to trace
 UNSEEN = ("swh",)  # the embedded corpus's negative control: pre-training never sees it
 
 
@@ -81,8 +82,7 @@ def embedded(workdir: Path) -> tuple[tuple[Source, ...], Corpus, tuple[str, ...]
     settings = Settings(steps=FLAGS.pretrain_steps, leave_out=unseen, seed=FLAGS.seed)
     training = mini_world("train", dose=FLAGS.dose, topics=FLAGS.topics)
     probe = mini_world("probe", dose=FLAGS.dose)
-    probe = probe.with_concepts([name for name, group in zip(probe.concepts, probe.groups)
-                                 if name in TRACED or group in ("topic", "feature")])
+    probe = probe.with_concepts(traced_concepts(probe))
     if FLAGS.languages:
         training = training.language(*FLAGS.languages)
         probe = probe.language(*FLAGS.languages)
@@ -91,6 +91,15 @@ def embedded(workdir: Path) -> tuple[tuple[Source, ...], Corpus, tuple[str, ...]
     steps = [str(checkpoint.step) for checkpoint in found
              if checkpoint.step == 0 or checkpoint.step >= FIRST_TRACED]
     return sources(str(workdir / "pretrain"), steps, tokens_per_step=settings.batch_tokens), probe, unseen
+
+
+def traced_concepts(probe: Corpus) -> list[str]:
+    """Topics, features, every traced noun with a shared form, and the most frequent own forms."""
+    least = dict(zip(probe.concepts, probe.counts()[0].min(axis=0)))
+    of = lambda *groups: [name for name, group in zip(probe.concepts, probe.groups) if group in groups]
+    own = sorted(set(of("own form")) & set(TRACED), key=lambda name: (-least[name], name))[:OWN_FORMS]
+    chosen = {*own, *(set(of("shared form")) & set(TRACED)), *of("topic", "feature")}
+    return [name for name in probe.concepts if name in chosen]
 
 
 def named() -> tuple[tuple[Source, ...], Corpus, tuple[str, ...]]:
