@@ -7,7 +7,6 @@ from absl import app, logging
 
 from xlingjax.errors import InputError
 
-
 HELP = {"--help", "-help", "--helpshort", "--helpfull"}
 
 

@@ -20,8 +20,8 @@ from absl import flags
 
 from experiments._main import run
 from xlingjax.corpora.corpus import Corpus
-from xlingjax.corpora.world import mini_world
 from xlingjax.corpora.running_text import read_text
+from xlingjax.corpora.world import mini_world
 from xlingjax.errors import InputError
 from xlingjax.training.loop import pretrain, read_metrics
 from xlingjax.training.optimiser import SCHEDULES, OptimiserSettings

@@ -28,7 +28,7 @@ def test_another_experiment_is_refused_and_named(tmp_path) -> None:
         pass
     with claim(tmp_path, {"seed": 0, "model": {"layers": 2}}, "trace"):
         pass
-    with pytest.raises(InputError, match="model.layers was 2, is 4"):
+    with pytest.raises(InputError, match="model.layers was 2 and is 4"):
         with claim(tmp_path, {"seed": 0, "model": {"layers": 4}}, "trace"):
             pass
 

@@ -4,9 +4,9 @@ import contextlib
 import fcntl
 import json
 import os
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from xlingjax.errors import InputError
 
@@ -14,37 +14,32 @@ from xlingjax.errors import InputError
 def write_whole(path: Path, data: bytes) -> None:
     """Writes `data` so that `path` holds all of it or what it held before, also after a crash.
 
+    The caller is the only writer of `path` (see `locked`).
+
     Raises:
         InputError: the disk is full or the folder cannot be written.
     """
     path = Path(path)
+    part = path.with_name(path.name + ".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    except OSError as error:
-        raise InputError(
-            f"cannot write {path}: {error.strerror}; free or change the folder") from error
-    try:
-        with os.fdopen(handle, "wb") as file:
+        with open(part, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+        os.replace(part, path)
         sync_folder(path.parent)
     except OSError as error:
         with contextlib.suppress(OSError):
-            os.unlink(temporary)
+            part.unlink()
         raise InputError(
-            f"cannot write {path}: {error.strerror}; free disk space and start again with the same "
-            "--workdir") from error
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise
+            f"cannot write {path}: {error}; free some space there and run the same command again, "
+            "what is finished is kept"
+        ) from error
 
 
 def sync_folder(folder: Path) -> None:
-    """Makes the names in a folder durable."""
+    """Brings a folder's entries to disk: a rename in it is lasting only after that."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -52,20 +47,55 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def differences(old: Mapping, new: Mapping, prefix: str = "") -> list[str]:
-    """What differs between two settings, one phrase a key.
+def differences(old: Any, new: Any, name: str = "") -> list[str]:
+    """Where two settings of JSON values differ, one phrase a dotted name.
 
     >>> differences({"seed": 0, "model": {"layers": 2}}, {"seed": 0, "model": {"layers": 4}})
-    ['model.layers was 2, is 4']
+    ['model.layers was 2 and is 4']
     """
-    found = []
-    for key in sorted({*old, *new}):
-        was, now = old.get(key), new.get(key)
-        if isinstance(was, Mapping) and isinstance(now, Mapping):
-            found += differences(was, now, f"{prefix}{key}.")
-        elif was != now:
-            found.append(f"{prefix}{key} was {was!r}, is {now!r}")
-    return found
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        return [
+            phrase
+            for key in dict.fromkeys([*old, *new])
+            for phrase in differences(
+                old.get(key), new.get(key), f"{name}.{key}" if name else str(key))
+        ]
+    return [] if canonical(old) == canonical(new) else [f"{name} was {old!r} and is {new!r}"]
+
+
+def canonical(value: Any) -> str:
+    """JSON without room for variation, to compare and to hash."""
+    return json.dumps(value, separators=(",", ":"), allow_nan=False)
+
+
+@contextlib.contextmanager
+def locked(workdir: Path) -> Iterator[None]:
+    """Holds a workdir for this process; the lock falls with the process, however it ends.
+
+    Raises:
+        InputError: another process holds it, or the workdir cannot be made.
+    """
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        handle = os.open(workdir / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise InputError(f"workdir {workdir} cannot be used: {error}; choose another") from error
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InputError(
+                f"workdir {workdir} is in use by another process; wait for it to end "
+                "or choose another workdir"
+            ) from error
+        except OSError as error:
+            raise InputError(
+                f"workdir {workdir} lies on a file system without locks ({error}); "
+                "choose a folder on a local disk"
+            ) from error
+        yield
+    finally:
+        os.close(handle)
 
 
 @contextlib.contextmanager
@@ -86,19 +116,7 @@ def claim(workdir: Path, settings: Mapping, what: str) -> Iterator[Path]:
         InputError: another process works there, or the folder holds other settings.
     """
     workdir = Path(workdir)
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        lock = open(workdir / ".lock", "a+b")
-    except OSError as error:
-        raise InputError(
-            f"cannot use workdir {workdir}: {error.strerror}; choose another --workdir") from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise InputError(
-                f"workdir {workdir} is in use by another process; wait or choose another --workdir"
-            ) from error
+    with locked(workdir):
         path = workdir / "settings.json"
         fresh = json.loads(json.dumps({"experiment": what, **settings}))
         if path.exists():
@@ -106,18 +124,17 @@ def claim(workdir: Path, settings: Mapping, what: str) -> Iterator[Path]:
                 stored = json.loads(path.read_text())
             except ValueError as error:
                 raise InputError(
-                    f"{path} is not readable JSON; remove it or choose another --workdir"
-                ) from error
+                    f"{path} is not readable JSON; remove it or choose another workdir") from error
             found = differences(stored, fresh)
             if found:
                 raise InputError(
                     f"workdir {workdir} holds another experiment: {'; '.join(found[:6])}; "
-                    "repeat the earlier settings or choose another --workdir")
+                    "repeat the earlier settings or choose another workdir")
         else:
             write_whole(path, json.dumps(fresh, indent=1, sort_keys=True).encode())
         try:
             yield workdir
         except InputError:
-            if {entry.name for entry in workdir.iterdir()} <= {".lock", path.name}:
+            if {entry.name for entry in workdir.iterdir()} <= {"lock", path.name}:
                 path.unlink()
             raise

@@ -120,7 +120,7 @@ class TestTrace:
     def test_another_setting_or_corpus_is_refused_by_name(self, run):
         folder, sources, _, _ = run
         corpus, settings = tiny_trace.corpus(), tiny_trace.SETTINGS
-        with pytest.raises(InputError, match=r"settings\.k was 5, is 6.*--workdir"):
+        with pytest.raises(InputError, match=r"settings\.k was 5 and is 6.*workdir"):
             trace(sources, corpus, dataclasses.replace(settings, k=6), folder / "trace")
         with pytest.raises(InputError, match=r"corpus was '[0-9a-f]+', is"):
             trace(sources, corpus.language("eng", "rus"), settings, folder / "trace")

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from xlingjax.errors import InputError
+from xlingjax.files import differences, locked
 from xlingjax.responses import ledger
 
 
@@ -81,7 +82,7 @@ def test_a_crash_leaves_the_old_record(tmp_path, monkeypatch, call):
 @pytest.mark.promise
 def test_a_second_process_is_refused_until_the_first_is_gone(tmp_path):
     hold = (
-        "import sys, time, pathlib; from xlingjax.responses.ledger import locked\n"
+        "import sys, time, pathlib; from xlingjax.files import locked\n"
         "with locked(pathlib.Path(sys.argv[1])): print('held', flush=True); time.sleep(600)"
     )
     process = subprocess.Popen(
@@ -93,30 +94,30 @@ def test_a_second_process_is_refused_until_the_first_is_gone(tmp_path):
         assert process.stdout.readline() == b"held\n"
         with (
             pytest.raises(InputError, match="is in use by another process"),
-            ledger.locked(tmp_path),
+            locked(tmp_path),
         ):
             pass
     finally:
         process.kill()
         process.wait()
-    with ledger.locked(tmp_path):
+    with locked(tmp_path):
         pass
 
 
 def test_a_workdir_that_is_a_file_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="file cannot be used"), ledger.locked(tmp_path / "file"):
+    with pytest.raises(InputError, match="file cannot be used"), locked(tmp_path / "file"):
         pass
 
 
 def test_differences_name_what_changed():
     old = {"pool": "max", "model": {"dtype": "float32", "layers": 2}, "sites": ["a"]}
     new = {"pool": "mean", "model": {"dtype": "float32", "layers": 3}, "sites": ["a"]}
-    assert ledger.differences(new, old) == [
+    assert differences(old, new) == [
         "pool was 'max' and is 'mean'",
         "model.layers was 2 and is 3",
     ]
-    assert ledger.differences(old, json.loads(json.dumps(old))) == []
+    assert differences(old, json.loads(json.dumps(old))) == []
 
 
 def _raise(error):

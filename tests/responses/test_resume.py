@@ -14,7 +14,8 @@ import pytest
 import tiny
 
 from xlingjax.errors import InputError
-from xlingjax.responses import collect, collecting, jobs, ledger, open_responses, store
+from xlingjax.files import locked
+from xlingjax.responses import collect, collecting, jobs, open_responses, store
 
 ROOT = Path(__file__).parents[2]
 SETTINGS = {"batch_tokens": 128, "block_sentences": 8}
@@ -216,7 +217,7 @@ def test_sigterm_ends_after_the_batch_and_is_given_back(tmp_path):
 
 @pytest.mark.promise
 def test_a_second_run_on_the_workdir_is_refused(tmp_path):
-    with ledger.locked(tmp_path), pytest.raises(InputError, match="in use by another process"):
+    with locked(tmp_path), pytest.raises(InputError, match="in use by another process"):
         collect(tiny.model(), tiny.sentences(5), workdir=tmp_path)
 
 

@@ -184,7 +184,7 @@ def test_stopped_between_saves_it_resumes_to_the_same_bytes(number, raised, tmp_
 
 @pytest.mark.promise
 def test_a_second_process_on_the_folder_is_refused(tmp_path):
-    with RunFolder(tmp_path), pytest.raises(InputError, match="another process is training"):
+    with RunFolder(tmp_path), pytest.raises(InputError, match="in use by another process"):
         pretrain(corpus(), DECODER, settings(), tmp_path)
 
 

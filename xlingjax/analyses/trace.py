@@ -26,7 +26,8 @@ from xlingjax.kernels.traces import persistence
 from xlingjax.models import Model, init_params, load_model
 from xlingjax.models.hub import require_revisions
 from xlingjax.responses.collecting import collect
-from xlingjax.responses.planning import BATCH_TOKENS, Plan, plan
+from xlingjax.responses.jobs import BATCH_TOKENS
+from xlingjax.responses.planning import Plan, plan
 from xlingjax.responses.responses import Responses
 
 DENSE_BYTES = 2**30  # responses up to this size are held in memory while they are analysed

@@ -14,6 +14,7 @@ import numpy as np
 from xlingjax.corpora.corpus import Corpus
 from xlingjax.corpora.tokenising import Tokens
 from xlingjax.errors import InputError
+from xlingjax.files import differences, locked
 from xlingjax.progress import progress
 from xlingjax.responses import ledger, store
 from xlingjax.responses.jobs import BATCH_TOKENS, Job, Where, prepare
@@ -80,7 +81,7 @@ def collect(
     if workdir is None:
         return _in_memory(model, job, attrs, show)
     workdir = Path(workdir)
-    with ledger.locked(workdir):
+    with locked(workdir):
         _claim(workdir, job.identity)
         if not (workdir / store.MANIFEST).exists():
             _on_disk(model, job, attrs, workdir, show)
@@ -205,7 +206,7 @@ def _claim(workdir: Path, identity: Mapping[str, Any]) -> None:
                 "workdir"
             )
         ledger.write_record(path, identity)
-    found = ledger.differences(identity, ledger.read_record(path))
+    found = differences(ledger.read_record(path), identity)
     if found:
         more = f"; and {len(found) - 3} more" if len(found) > 3 else ""
         raise InputError(

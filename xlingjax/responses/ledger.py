@@ -1,20 +1,19 @@
-"""Which blocks of a run are finished: records that are whole or not there, and a workdir's lock.
+"""Which blocks of a run are finished: records that are whole or not there.
 
 A record is a small JSON file with a digest of its own content. It is written beside its place,
 brought to disk, and renamed into place, so that a process killed at any point leaves the old state
 or the new.
 """
 
-import contextlib
-import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from xlingjax.errors import InputError
+from xlingjax.files import canonical, sync_folder, write_whole
 
 LEDGER = "ledger"
 
@@ -25,22 +24,8 @@ def write_record(path: Path, body: Mapping[str, Any]) -> None:
     Raises:
         InputError: the file system refuses (full, read-only); what stood there before still stands.
     """
-    text = _canonical(body)
-    record = '{"digest":"' + _digest(text) + '","body":' + text + "}\n"
-    part = path.with_name(path.name + ".part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(part, "wb") as file:
-            file.write(record.encode())
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-        sync_folder(path.parent)
-    except OSError as error:
-        raise InputError(
-            f"cannot write {path}: {error}; free some space there and run again, "
-            "finished blocks are kept"
-        ) from error
+    text = canonical(body)
+    write_whole(path, f'{{"digest":"{_digest(text)}","body":{text}}}\n'.encode())
 
 
 def read_record(path: Path) -> dict[str, Any]:
@@ -52,7 +37,7 @@ def read_record(path: Path) -> dict[str, Any]:
     try:
         record = json.loads(path.read_bytes())
         body = record["body"]
-        whole = record["digest"] == _digest(_canonical(body))
+        whole = record["digest"] == _digest(canonical(body))
     except FileNotFoundError as error:
         raise InputError(
             f"{path} does not exist; run collect with this workdir to its end first"
@@ -64,15 +49,6 @@ def read_record(path: Path) -> dict[str, Any]:
     if not whole:
         raise _damaged(path)
     return body
-
-
-def sync_folder(folder: Path) -> None:
-    """Brings a folder's entries to disk: a rename in it is lasting only after that."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def sync_file(path: Path, root: Path) -> tuple[int, str]:
@@ -112,60 +88,6 @@ def file_fault(path: Path, size: int, digest: str | None = None) -> str | None:
             if hashlib.file_digest(file, "sha256").hexdigest() != digest:
                 return "was altered: its SHA-256 is not the recorded one"
     return None
-
-
-def differences(ours: Any, theirs: Any, name: str = "") -> list[str]:
-    """Where two records differ, one line each: the dotted name, theirs, ours.
-
-    >>> differences({"pool": "max", "model": {"L": 2}}, {"pool": "mean", "model": {"L": 2}})
-    ["pool was 'mean' and is 'max'"]
-    """
-    if isinstance(ours, Mapping) and isinstance(theirs, Mapping):
-        return [
-            line
-            for key in dict.fromkeys([*theirs, *ours])
-            for line in differences(
-                ours.get(key), theirs.get(key), f"{name}.{key}" if name else key
-            )
-        ]
-    if _canonical(ours) == _canonical(theirs):
-        return []
-    return [f"{name} was {theirs!r} and is {ours!r}"]
-
-
-@contextlib.contextmanager
-def locked(workdir: Path) -> Iterator[None]:
-    """Holds a workdir for this process; the lock falls with the process, however it ends.
-
-    Raises:
-        InputError: another process holds it, or the workdir cannot be made.
-    """
-    path = workdir / "lock"
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    except OSError as error:
-        raise InputError(f"workdir {workdir} cannot be used: {error}; choose another") from error
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise InputError(
-                f"workdir {workdir} is in use by another process; wait for it to end "
-                "or choose another workdir"
-            ) from error
-        except OSError as error:
-            raise InputError(
-                f"workdir {workdir} lies on a file system without locks ({error}); "
-                "choose a folder on a local disk"
-            ) from error
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _canonical(body: Any) -> str:
-    return json.dumps(body, separators=(",", ":"), allow_nan=False)
 
 
 def _digest(text: str) -> str:

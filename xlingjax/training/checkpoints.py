@@ -12,9 +12,7 @@ step is unfinished: on resume it is removed and made again, to the same bytes.
 
 import contextlib
 import errno
-import fcntl
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +21,7 @@ from typing import Any
 import orbax.checkpoint as ocp
 
 from xlingjax.errors import InputError
+from xlingjax.files import differences, locked, write_whole
 from xlingjax.models.loading import save_model
 from xlingjax.models.model import Model
 from xlingjax.models.weights import fingerprint_params
@@ -35,17 +34,8 @@ class RunFolder:
         self.path = Path(workdir).absolute()
 
     def __enter__(self) -> "RunFolder":
-        with self._writing("the run folder"):
-            self.path.mkdir(parents=True, exist_ok=True)
-            self._lock = open(self.path / "lock", "w")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            self._lock.close()
-            raise InputError(
-                f"another process is training in {self.path}; wait for it, or choose another "
-                "workdir"
-            ) from None
+        self._lock = contextlib.ExitStack()
+        self._lock.enter_context(locked(self.path))
         self._states = ocp.CheckpointManager(
             self.path / "state",
             options=ocp.CheckpointManagerOptions(
@@ -66,16 +56,13 @@ class RunFolder:
         about = json.loads(json.dumps(about))
         if not path.exists():
             with self._writing("run.json"):
-                write_atomically(path, json.dumps(about, indent=1, sort_keys=True).encode())
+                write_whole(path, json.dumps(about, indent=1, sort_keys=True).encode())
             return
         try:
             before = json.loads(path.read_text())
         except ValueError:
             raise InputError(f"{path} is not readable; choose another workdir") from None
-        changed = [
-            f"{name} was {_short(old)} and is {_short(new)}"
-            for name, old, new in _differences(before, about)
-        ]
+        changed = differences(before, about)
         if changed:
             raise InputError(
                 f"{self.path} holds another experiment: {'; '.join(changed)}; "
@@ -128,7 +115,7 @@ class RunFolder:
                 shutil.rmtree(folder)
         lines = [line for line in self.metrics() if step is not None and line["step"] <= step]
         text = "".join(json.dumps(line) + "\n" for line in lines)
-        write_atomically(self.path / "metrics.jsonl", text.encode())
+        write_whole(self.path / "metrics.jsonl", text.encode())
 
     # -- model checkpoints and metrics
 
@@ -173,39 +160,3 @@ class RunFolder:
                     "space and run the same command again, it resumes from the last saved step"
                 ) from error
             raise
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Replaces a file: readers see the old content or the new, also after a crash."""
-    part = path.with_name(f".{path.name}.part")
-    with open(part, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, path)
-    _sync_folder(path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _differences(before: Any, after: Any, name: str = "") -> list[tuple[str, Any, Any]]:
-    if isinstance(before, dict) and isinstance(after, dict):
-        return [
-            difference
-            for key in sorted(before.keys() | after.keys())
-            for difference in _differences(
-                before.get(key), after.get(key), f"{name}.{key}" if name else key
-            )
-        ]
-    return [] if before == after else [(name, before, after)]
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 60 else text[:57] + "..."
