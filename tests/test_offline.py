@@ -24,7 +24,7 @@ socket.getaddrinfo = refuse_name
 """
 LOAD = BLOCKED + """
 import xlingjax as xl
-import experiments.trace, experiments.pretrain, experiments.planted
+import experiments.trace
 model = xl.load_model(sys.argv[1], revision="step1")
 corpus = xl.corpora.mini_world(sentences=8, languages=("eng", "spa"))
 responses = xl.collect(model, corpus, sites=("mlp.up",), show=False)

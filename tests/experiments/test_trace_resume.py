@@ -12,6 +12,12 @@ import tiny_trace
 from xlingjax.corpora.concepts import write_concepts
 
 ROOT = Path(__file__).parents[2]
+# A test run in the background of a shell hands its children an ignored Ctrl-C.
+COMMAND = """
+import runpy, signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+runpy.run_module("experiments.trace", run_name="__main__", alter_sys=True)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +33,7 @@ def flags(tmp_path_factory) -> list[str]:
 
 def start(workdir: Path, flags: list[str]) -> subprocess.Popen:
     return subprocess.Popen(
-        [sys.executable, "-m", "experiments.trace", f"--workdir={workdir}", *flags], cwd=ROOT, text=True,
+        [sys.executable, "-c", COMMAND, f"--workdir={workdir}", *flags], cwd=ROOT, text=True,
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=os.environ | {"PYTHONPATH": str(ROOT)})
 
 
