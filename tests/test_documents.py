@@ -104,6 +104,8 @@ def test_the_families_of_the_readme_are_the_families():
     assert all(name in table for name in ("BLOOM", "XGLM", "XLM-R"))
 
 
+@pytest.mark.slow
+@pytest.mark.promise
 def test_the_python_of_the_readme_runs(tmp_path):
     """On a model of two steps in the place of the quick start's, whose last step is 1024."""
     assert re.search(r"pretrain_steps=N\b|--pretrain_steps.*\n.*default: '1024'", help_of("trace")[1])

@@ -49,6 +49,13 @@ def with_nan(sound: Model) -> Model:
     return dataclasses.replace(sound, params=params)
 
 
+def all_nan(sound: Model) -> Model:
+    """The model with no finite response: the norm of its embedding is not a number."""
+    embed = sound.params["embed"]
+    norm = {**embed["norm"], "scale": jax.numpy.full_like(embed["norm"]["scale"], np.nan)}
+    return dataclasses.replace(sound, params={**sound.params, "embed": {**embed, "norm": norm}})
+
+
 def checkpoints(folder: Path, models: dict[str, Model]) -> tuple[Source, ...]:
     """The models saved as sub-folders by name, as a trace reads them."""
     for name, one in models.items():

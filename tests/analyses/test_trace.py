@@ -22,11 +22,12 @@ slow = [pytest.mark.slow, pytest.mark.promise]
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A trace of three checkpoints: a sound one, its duplicate, one with a weight that is NaN."""
+    """Four checkpoints: a sound one, its duplicate, one with a weight that is NaN, one all NaN."""
     folder = tmp_path_factory.mktemp("trace")
     sound = tiny_trace.model()
     sources = tiny_trace.checkpoints(
-        folder / "model", {"step0": sound, "step10": sound, "step20": tiny_trace.with_nan(sound)})
+        folder / "model", {"step0": sound, "step10": sound, "step20": tiny_trace.with_nan(sound),
+                             "step30": tiny_trace.all_nan(sound)})
     said: list[str] = []
     with pytest.warns(UserWarning, match="step20: NaN or infinite responses at mlp.up"):
         tree = trace(sources, tiny_trace.corpus(), tiny_trace.SETTINGS, folder / "trace", say=said.append)
@@ -38,8 +39,9 @@ class TestTrace:
 
     def test_the_plan_comes_before_the_checkpoints(self, run):
         _, _, _, said = run
-        assert "trace of 3 checkpoints" in said[0] and "disk" in said[0] and "batches" in said[0]
-        assert [line.split(":")[0] for line in said[1:]] == ["1/3 step0", "2/3 step10", "3/3 step20"]
+        assert "trace of 4 checkpoints" in said[0] and "disk" in said[0] and "batches" in said[0]
+        assert [line.split(":")[0] for line in said[1:]] == [
+            "1/4 step0", "2/4 step10", "3/4 step20", "4/4 step30"]
 
     def test_health_names_the_duplicate_and_the_nan(self, run):
         _, _, tree, _ = run
@@ -49,11 +51,12 @@ class TestTrace:
         assert status["step10"] == "same weights as step0"
         assert "1 non-finite weights" in status["step20"] and "mlp/up/kernel[1]" in status["step20"]
         assert "same weights" not in status["step20"]
-        assert health["nonfinite_weights"].values.tolist() == [0, 0, 1]
+        assert "embed/norm/scale" in status["step30"] and "loss is not a number" in status["step30"]
+        assert health["nonfinite_weights"].values.tolist() == [0, 0, 1, 16]
         assert health["nonfinite_responses"].values[:2].tolist() == [0, 0]
-        assert health["nonfinite_responses"].values[2] > 0
-        assert health["tokens_seen"].values.tolist() == [0, 1000, 2000]
-        assert np.isfinite(health["loss"].values[:2]).all() and np.isnan(health["loss"].values[2]).all()
+        assert 0 < health["nonfinite_responses"].values[2] < health["nonfinite_responses"].values[3]
+        assert health["tokens_seen"].values.tolist() == [0, 1000, 2000, 3000]
+        assert np.isfinite(health["loss"].values[:2]).all() and np.isnan(health["loss"].values[2:]).all()
 
     def test_the_tree_has_what_is_promised(self, run):
         _, _, tree, _ = run
@@ -63,12 +66,20 @@ class TestTrace:
         for kind in ("experts", "claims", "matched", "ladder", "calls"):
             assert set(tree[kind].children) == groups, kind
         experts = tree["experts/own_form"]
-        assert experts.sizes["checkpoint"] == 3 and experts.sizes["language"] == 3
+        assert experts.sizes["checkpoint"] == 4 and experts.sizes["language"] == 3
         assert experts["expert"].dtype == np.int32
         assert tree["matched/feature"]["adjustment"].values.tolist() == ["raw", "length"]
         assert tree["ladder/own_form"].attrs["checkpoint"] == "step0", "the last sound checkpoint"
         assert json.loads(tree.attrs["settings"])["permutations"] == 4
         assert tree.attrs["corpus_fingerprint"] == tiny_trace.corpus().fingerprint
+
+    def test_what_is_not_finite_is_no_expert_and_no_number(self, run):
+        _, _, tree, _ = run
+        experts = tree["experts/own_form"].isel(checkpoint=3)
+        assert (experts["expert"] == -1).all() and np.isnan(experts["expert_ap"]).all()
+        assert np.isnan(tree["probe"]["accuracy"].values[3]).all()
+        assert np.isnan(tree["probe"]["accuracy"].values[2, 2]).all(), "above the NaN weight"
+        assert np.isfinite(tree["probe"]["accuracy"].values[2, :2, 0]).all(), "below it"
 
     def test_equal_weights_give_equal_numbers(self, run):
         _, _, tree, _ = run
@@ -105,8 +116,8 @@ class TestTrace:
     def test_the_table_has_a_row_a_checkpoint_and_group(self, run):
         _, _, tree, _ = run
         lines = summary_table(tree).splitlines()
-        assert len(lines) == 1 + 3 * 2 and lines[0].split()[0] == "checkpoint"
-        assert len(list(csv.reader(summary_table(tree, as_csv=True).splitlines()))) == 7
+        assert len(lines) == 1 + 4 * 2 and lines[0].split()[0] == "checkpoint"
+        assert len(list(csv.reader(summary_table(tree, as_csv=True).splitlines()))) == 9
 
     def test_the_result_is_read_back_as_written(self, run, tmp_path):
         _, _, tree, _ = run
