@@ -17,8 +17,15 @@ from xlingjax.training.tokenizer import train_tokenizer
 
 LANGUAGES = ("eng", "spa", "rus")
 SETTINGS = TraceSettings(
-    k=5, permutations=4, halvings=1, minimum=4, ladder_pairs=1, unseen=("rus",), batch_tokens=2048,
-    probe=ProbeSettings(tokens=60, seeds=1, sizes=(1.0,), bootstraps=10))
+    k=5,
+    permutations=4,
+    halvings=1,
+    minimum=4,
+    ladder_pairs=1,
+    unseen=("rus",),
+    batch_tokens=2048,
+    probe=ProbeSettings(tokens=60, seeds=1, sizes=(1.0,), bootstraps=10),
+)
 
 
 @functools.cache
@@ -26,8 +33,11 @@ def corpus() -> Corpus:
     """48 sentences in each of three languages, two words and two features."""
     whole = mini_world(sentences=48, languages=LANGUAGES)
     positives, _ = whole.counts()
-    words = [name for name, group, count in zip(whole.concepts, whole.groups, positives.min(axis=0))
-             if group == "own form" and count >= SETTINGS.minimum]
+    words = [
+        name
+        for name, group, count in zip(whole.concepts, whole.groups, positives.min(axis=0))
+        if group == "own form" and count >= SETTINGS.minimum
+    ]
     return whole.with_concepts([*words[:2], "Number=Plur", "Tense=Past"])
 
 
