@@ -16,7 +16,10 @@ from xlingjax.training.settings import Settings, checkpoint_steps
 from xlingjax.training.shapes import small_config
 
 ROOT = Path(__file__).parents[1]
-README, NOTES = (ROOT / "README.md").read_text("utf-8"), (ROOT / "BUILD_NOTES.md").read_text("utf-8")
+README, NOTES = (
+    (ROOT / "README.md").read_text("utf-8"),
+    (ROOT / "BUILD_NOTES.md").read_text("utf-8"),
+)
 EXPERIMENTS = sorted(path.stem for path in (ROOT / "experiments").glob("[!_]*.py"))
 NOT_OURS = ("runs/", "GROUP/", "concept_list.csv", "config.json")  # what a run or a user makes
 
@@ -35,8 +38,12 @@ def commands(text: str) -> list[tuple[str, list[str]]]:
 @functools.cache
 def help_of(experiment: str) -> tuple[int, str]:
     done = subprocess.run(
-        [sys.executable, "-m", f"experiments.{experiment}", "--help"], cwd=ROOT, text=True, capture_output=True,
-        env=os.environ | {"PYTHONPATH": str(ROOT)})
+        [sys.executable, "-m", f"experiments.{experiment}", "--help"],
+        cwd=ROOT,
+        text=True,
+        capture_output=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
     return done.returncode, done.stdout + done.stderr
 
 
@@ -45,7 +52,9 @@ def flags_of(experiment: str) -> set[str]:
 
 
 def test_every_experiment_in_the_documents_exists():
-    named = {name for text in (README, NOTES) for name in re.findall(r"experiments\.([a-z_]\w*)", text)}
+    named = {
+        name for text in (README, NOTES) for name in re.findall(r"experiments\.([a-z_]\w*)", text)
+    }
     assert {"trace", "pretrain", "planted"} <= named
     assert named <= set(EXPERIMENTS), f"not there: {sorted(named - set(EXPERIMENTS))}"
     assert set(EXPERIMENTS) <= named, f"not in the README: {sorted(set(EXPERIMENTS) - named)}"
@@ -60,14 +69,24 @@ def test_help_says_what_every_flag_is(experiment):
 
 
 def test_flags_in_the_documents_are_flags_of_their_experiment():
-    texts = [README, NOTES, *((ROOT / "experiments" / f"{name}.py").read_text("utf-8").split('"""')[1]
-                              for name in EXPERIMENTS)]
+    texts = [
+        README,
+        NOTES,
+        *(
+            (ROOT / "experiments" / f"{name}.py").read_text("utf-8").split('"""')[1]
+            for name in EXPERIMENTS
+        ),
+    ]
     used = [(name, flag) for text in texts for name, flags in commands(text) for flag in flags]
     assert ("trace", "concepts") in used and ("pretrain", "leave_out") in used
-    wrong = [(name, flag) for name, flag in used if name in EXPERIMENTS and flag not in flags_of(name)]
+    wrong = [
+        (name, flag) for name, flag in used if name in EXPERIMENTS and flag not in flags_of(name)
+    ]
     assert not wrong
     prose = re.sub(r"^```.*?^```", "", README, flags=re.M | re.S)
-    inline = {flag for code in re.findall(r"`([^`]+)`", prose) for flag in re.findall(r"--(\w+)", code)}
+    inline = {
+        flag for code in re.findall(r"`([^`]+)`", prose) for flag in re.findall(r"--(\w+)", code)
+    }
     assert "workdir" in inline and inline - {"help"} <= flags_of("trace")
 
 
@@ -75,7 +94,9 @@ def test_every_file_in_the_documents_exists():
     missing = []
     for text in (README, NOTES):
         prose = re.sub(r"^```.*?^```", "", text, flags=re.M | re.S)
-        named = re.findall(r"`([\w.-]*(?:/[\w.-]*)+|[\w-]+\.(?:md|py|cfg|toml|ipynb|json|csv))`", prose)
+        named = re.findall(
+            r"`([\w.-]*(?:/[\w.-]*)+|[\w-]+\.(?:md|py|cfg|toml|ipynb|json|csv))`", prose
+        )
         named += re.findall(r"\]\((?!http|#)([^)]+)\)", prose)
         assert named
         for name in named:
@@ -104,26 +125,42 @@ def test_the_families_of_the_readme_are_the_families():
     assert all(name in table for name in ("BLOOM", "XGLM", "XLM-R"))
 
 
+@pytest.mark.slow
+@pytest.mark.promise
 def test_the_python_of_the_readme_runs(tmp_path):
     """On a model of two steps in the place of the quick start's, whose last step is 1024."""
-    assert re.search(r"pretrain_steps=N\b|--pretrain_steps.*\n.*default: '1024'", help_of("trace")[1])
+    assert re.search(
+        r"pretrain_steps=N\b|--pretrain_steps.*\n.*default: '1024'", help_of("trace")[1]
+    )
     assert 1024 in checkpoint_steps(1024)
     corpus = mini_world("train", sentences=60, languages=("eng", "spa"))
-    pretrain(corpus, small_config("bloom", 1, 16, 2),
-             Settings(steps=2, rows=2, length=16, vocabulary=400, held_out=0.2, evaluated=32),
-             tmp_path / "runs" / "trace" / "pretrain", family="bloom")
+    pretrain(
+        corpus,
+        small_config("bloom", 1, 16, 2),
+        Settings(steps=2, rows=2, length=16, vocabulary=400, held_out=0.2, evaluated=32),
+        tmp_path / "runs" / "trace" / "pretrain",
+        family="bloom",
+    )
     codes = blocks(README, "python")
     assert codes
     for code in codes:
         script = code.replace('revision="1024"', 'revision="2"')
         done = subprocess.run(
-            [sys.executable, "-c", script], cwd=tmp_path, text=True, capture_output=True,
-            env=os.environ | {"PYTHONPATH": str(ROOT)})
+            [sys.executable, "-c", script],
+            cwd=tmp_path,
+            text=True,
+            capture_output=True,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+        )
         assert done.returncode == 0, done.stderr[-3000:]
         assert "overlap" in done.stdout and "chance" in done.stdout
 
 
 def test_no_document_names_a_machine():
-    for path in [*ROOT.glob("*.md"), *ROOT.glob("experiments/*.md"), *ROOT.glob("experiments/*.ipynb")]:
+    for path in [
+        *ROOT.glob("*.md"),
+        *ROOT.glob("experiments/*.md"),
+        *ROOT.glob("experiments/*.ipynb"),
+    ]:
         found = re.findall(r"(?<![\w.:/-])/(?:root|work|home|tmp)/\S*", path.read_text("utf-8"))
         assert not found, (path.name, found)

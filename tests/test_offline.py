@@ -22,16 +22,21 @@ def refuse_name(host, *rest, **named):
 socket.socket.connect = socket.socket.connect_ex = refuse
 socket.getaddrinfo = refuse_name
 """
-LOAD = BLOCKED + """
+LOAD = (
+    BLOCKED
+    + """
 import xlingjax as xl
-import experiments.trace, experiments.pretrain, experiments.planted
+import experiments.trace
 model = xl.load_model(sys.argv[1], revision="step1")
 corpus = xl.corpora.mini_world(sentences=8, languages=("eng", "spa"))
 responses = xl.collect(model, corpus, sites=("mlp.up",), show=False)
 assert responses["mlp.up"].shape == (2, 16, 64)
 assert not asked, asked
 """
-TRACE = BLOCKED + """
+)
+TRACE = (
+    BLOCKED
+    + """
 import dataclasses
 sys.path.insert(0, sys.argv[2])
 import tiny_trace
@@ -44,6 +49,7 @@ tree = trace(sources(sys.argv[1], ["step1", "step2"]), corpus, settings, sys.arg
 write_report(tree, sys.argv[3])
 assert not asked, asked
 """
+)
 
 
 @pytest.fixture(scope="module")
@@ -55,11 +61,18 @@ def folder(tmp_path_factory) -> Path:
 
 def offline(script: str, *arguments: str | Path) -> None:
     """Runs a script that was not told to be offline, by no variable of the environment."""
-    environment = {name: value for name, value in os.environ.items()
-                   if name not in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")}
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
+    }
     done = subprocess.run(
-        [sys.executable, "-c", script, *map(str, arguments)], cwd=ROOT, text=True, capture_output=True,
-        env=environment | {"PYTHONPATH": str(ROOT)})
+        [sys.executable, "-c", script, *map(str, arguments)],
+        cwd=ROOT,
+        text=True,
+        capture_output=True,
+        env=environment | {"PYTHONPATH": str(ROOT)},
+    )
     assert done.returncode == 0, done.stderr[-3000:]
 
 
@@ -75,7 +88,9 @@ def test_a_trace_with_its_report(folder, tmp_path):
 
 def test_the_block_blocks():
     """The test would notice a connection."""
-    script = BLOCKED + """
+    script = (
+        BLOCKED
+        + """
 for ask in (lambda: socket.create_connection(("127.0.0.1", 9)), lambda: socket.socket().connect(("127.0.0.1", 9))):
     try:
         ask()
@@ -83,4 +98,5 @@ for ask in (lambda: socket.create_connection(("127.0.0.1", 9)), lambda: socket.s
         assert "in this test" in str(error), error
 assert len(asked) == 2
 """
+    )
     offline(script)

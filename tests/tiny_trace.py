@@ -17,8 +17,15 @@ from xlingjax.training.tokenizer import train_tokenizer
 
 LANGUAGES = ("eng", "spa", "rus")
 SETTINGS = TraceSettings(
-    k=5, permutations=4, halvings=1, minimum=4, ladder_pairs=1, unseen=("rus",), batch_tokens=2048,
-    probe=ProbeSettings(tokens=60, seeds=1, sizes=(1.0,), bootstraps=10))
+    k=5,
+    permutations=4,
+    halvings=1,
+    minimum=4,
+    ladder_pairs=1,
+    unseen=("rus",),
+    batch_tokens=2048,
+    probe=ProbeSettings(tokens=60, seeds=1, sizes=(1.0,), bootstraps=10),
+)
 
 
 @functools.cache
@@ -26,8 +33,11 @@ def corpus() -> Corpus:
     """48 sentences in each of three languages, two words and two features."""
     whole = mini_world(sentences=48, languages=LANGUAGES)
     positives, _ = whole.counts()
-    words = [name for name, group, count in zip(whole.concepts, whole.groups, positives.min(axis=0))
-             if group == "own form" and count >= SETTINGS.minimum]
+    words = [
+        name
+        for name, group, count in zip(whole.concepts, whole.groups, positives.min(axis=0))
+        if group == "own form" and count >= SETTINGS.minimum
+    ]
     return whole.with_concepts([*words[:2], "Number=Plur", "Tense=Past"])
 
 
@@ -47,6 +57,13 @@ def with_nan(sound: Model) -> Model:
     up = {**layers["mlp"]["up"], "kernel": jax.numpy.asarray(kernel)}
     params = {**sound.params, "layers": {**layers, "mlp": {**layers["mlp"], "up": up}}}
     return dataclasses.replace(sound, params=params)
+
+
+def all_nan(sound: Model) -> Model:
+    """The model with no finite response: the norm of its embedding is not a number."""
+    embed = sound.params["embed"]
+    norm = {**embed["norm"], "scale": jax.numpy.full_like(embed["norm"]["scale"], np.nan)}
+    return dataclasses.replace(sound, params={**sound.params, "embed": {**embed, "norm": norm}})
 
 
 def checkpoints(folder: Path, models: dict[str, Model]) -> tuple[Source, ...]:

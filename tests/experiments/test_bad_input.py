@@ -42,7 +42,7 @@ def given(tmp_path_factory) -> Path:
     tiny_trace.checkpoints(folder / "model", {"step1": sound, "step2": tiny_trace.model(1)})
     save_model(dataclasses.replace(sound, tokenizer=None), folder / "mute" / "step1")
     wide = dataclasses.replace(sound.config, vocab_size=sound.config.vocab_size - 7)
-    rows = np.asarray(sound.params["embed"]["tokens"]["embedding"])[:wide.vocab_size]
+    rows = np.asarray(sound.params["embed"]["tokens"]["embedding"])[: wide.vocab_size]
     params = {**sound.params, "embed": {**sound.params["embed"], "tokens": {"embedding": rows}}}
     narrow = dataclasses.replace(sound, tokenizer=None, config=wide, params=params)
     save_model(narrow, folder / "narrow" / "step1")
@@ -60,7 +60,14 @@ def given(tmp_path_factory) -> Path:
         (empty / "own form").mkdir(parents=True)
         (empty / "concept_list.csv").write_text("group,concept\nown form,dog\n")
         (empty / "own form" / "dog.json").write_text(
-            json.dumps({"concept": "dog", "group": "own form", "sentences": {"positive": [], "negative": []}}))
+            json.dumps(
+                {
+                    "concept": "dog",
+                    "group": "own form",
+                    "sentences": {"positive": [], "negative": []},
+                }
+            )
+        )
     (folder / "nothing").mkdir()
     (folder / "file").write_text("a file")
     other = folder / "other" / "trace"
@@ -69,7 +76,13 @@ def given(tmp_path_factory) -> Path:
     return folder
 
 
-MODEL = ["--model={}/model", "--revisions=step1,step2", "--minimum=4", "--batch_tokens=2048", "--noprobe"]
+MODEL = [
+    "--model={}/model",
+    "--revisions=step1,step2",
+    "--minimum=4",
+    "--batch_tokens=2048",
+    "--noprobe",
+]
 CONCEPTS = [*MODEL, "--concepts={}/concepts"]
 WRONG = [
     (["--stepz=3"], "stepz"),
@@ -99,8 +112,10 @@ WRONG = [
     ([*MODEL, "--concepts={}/no positives"], "no concept of corpus 'no positives' has 4 positive"),
     ([*MODEL, "--concepts={}/no negatives"], "no concept of corpus 'no negatives' has 4 positive"),
     ([*CONCEPTS, "--model={}/mute", "--revisions=step1"], "brings no tokenizer; name the folder"),
-    ([*CONCEPTS, "--model={}/narrow", "--revisions=step1", "--tokenizer={}/model/step1"],
-     "give the tokenizer that belongs to the model"),
+    (
+        [*CONCEPTS, "--model={}/narrow", "--revisions=step1", "--tokenizer={}/model/step1"],
+        "give the tokenizer that belongs to the model",
+    ),
     ([*CONCEPTS, "--tokenizer={}/nothing"], "holds no tokenizer"),
     ([*CONCEPTS, "--model={}/nothing", "--revisions="], "holds no config.json"),
     ([*CONCEPTS, "--workdir={}/other"], "holds another experiment: corpus was 'of another trace'"),
@@ -113,11 +128,17 @@ WRONG = [
 
 def test_what_is_wrong_is_said_in_one_sentence(given, tmp_path):
     """One process for all cases: it imports JAX once. All but two share a workdir, as users' attempts do."""
-    cases = [[f"--workdir={tmp_path / 'run'}", *(flag.replace("{}", str(given)) for flag in flags)]
-             for flags, _ in WRONG]
+    cases = [
+        [f"--workdir={tmp_path / 'run'}", *(flag.replace("{}", str(given)) for flag in flags)]
+        for flags, _ in WRONG
+    ]
     done = subprocess.run(
-        [sys.executable, "-c", EACH, json.dumps(cases)], cwd=ROOT, text=True, capture_output=True,
-        env=os.environ | {"PYTHONPATH": str(ROOT)})
+        [sys.executable, "-c", EACH, json.dumps(cases)],
+        cwd=ROOT,
+        text=True,
+        capture_output=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
     answers = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("[")]
     wrong = []
     for (status, said), (flags, expected) in zip(answers, WRONG):
@@ -146,7 +167,9 @@ class TestFullDisk:
         full(call)
         with pytest.raises(InputError, match="result.nc: No space left.*same --workdir"):
             write_whole(path, b"later")
-        assert path.read_bytes() == b"earlier" and [p.name for p in tmp_path.iterdir()] == ["result.nc"]
+        assert path.read_bytes() == b"earlier" and [p.name for p in tmp_path.iterdir()] == [
+            "result.nc"
+        ]
 
     def test_a_tree_that_cannot_be_made_names_both_places(self, tmp_path, monkeypatch):
         import xarray as xr
@@ -155,13 +178,18 @@ class TestFullDisk:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
         monkeypatch.setattr(xr.DataTree, "to_netcdf", refuse)
-        with pytest.raises(InputError, match="result.nc by way of .*No space left on device; free disk"):
+        with pytest.raises(
+            InputError, match="result.nc by way of .*No space left on device; free disk"
+        ):
             write_tree(tmp_path / "result.nc", {"a": xr.Dataset({"x": 1})})
         assert not list(tmp_path.iterdir())
 
 
 def test_a_workdir_is_free_again_after_a_mistake_but_not_after_work(tmp_path):
-    with pytest.raises(InputError, match="a mistake"), claim(tmp_path, {"site": "mlp.upp"}, "trace"):
+    with (
+        pytest.raises(InputError, match="a mistake"),
+        claim(tmp_path, {"site": "mlp.upp"}, "trace"),
+    ):
         raise InputError("a mistake")
     with pytest.raises(InputError, match="too late"), claim(tmp_path, {"site": "mlp.up"}, "trace"):
         (tmp_path / "step1").mkdir()

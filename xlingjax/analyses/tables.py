@@ -53,7 +53,7 @@ def summary_table(tree: xr.DataTree, as_csv: bool = False) -> str:
 
 
 def expertise_table(tree: xr.DataTree, corpus: Corpus, trace_folder: Path, path: Path) -> None:
-    """`expertise.csv` of the last checkpoint: every expert with what forcing it needs.
+    """`expertise.csv` of the last sound checkpoint: every expert with what forcing it needs.
 
     The columns are ml-selfcond's; its `group` holds the language, because there a group of concepts
     is one language's. `off_mean` is the mean response to negatives, `on_p50` and `on_p90` quantiles
@@ -63,7 +63,7 @@ def expertise_table(tree: xr.DataTree, corpus: Corpus, trace_folder: Path, path:
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(EXPERTISE)
     for node in tree["experts"].children.values():
-        one = node.to_dataset(inherit=False).isel(checkpoint=-1).sel(adjustment="raw")
+        one = node.to_dataset(inherit=False).sel(checkpoint=tree.attrs["last_sound"], adjustment="raw")
         responses = open_responses(trace_folder / str(one["checkpoint"].item()) / "responses")
         for concept in one["concept"].values:
             column = corpus.concepts.index(str(concept))

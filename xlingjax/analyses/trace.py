@@ -106,7 +106,7 @@ def trace(sources: Sequence[Source], corpus: Corpus, settings: TraceSettings, wo
         say: gets the plan and one line a checkpoint.
 
     Returns:
-        A tree: `health`, `probe`, and for each group of concepts `experts/GROUP` and `claims/GROUP`
+        A tree (attribute `last_sound`: the last checkpoint that is "ok"): `health`, `probe`, and for each group of concepts `experts/GROUP` and `claims/GROUP`
         over checkpoints; of the last sound checkpoint `matched/GROUP` (experts raw and with negatives
         matched by length), `ladder/GROUP`, `calls/GROUP`, and `neurons`, shared experts with the
         pieces that make them fire.
@@ -254,6 +254,7 @@ class _Trace:
             made.attrs |= {"group": name, "concepts": len(corpus.concepts)}
             joined[f"claims/{slug(name)}"] = made
         tree = xr.DataTree.from_dict({**joined, **last})
+        tree.attrs["last_sound"] = _last_sound(joined["health"])
         tree.attrs["scripts"] = json.dumps(scripts)
         tree.attrs["classes"] = json.dumps({name: CLASSES[name] for name in classes})
         return tree
@@ -316,9 +317,7 @@ class _Trace:
 
     def _final(self, joined: Mapping[str, xr.Dataset]) -> dict[str, xr.Dataset]:
         """The ladder and the neurons, at the last sound checkpoint."""
-        sound = [i for i, status in enumerate(joined["health"]["status"].values) if status == "ok"]
-        last = sound[-1] if sound else len(self.sources) - 1
-        source = self.sources[last]
+        source = next(one for one in self.sources if one.label == _last_sound(joined["health"]))
         model = self._load(source)
         assert self.tokens is not None
         responses = self._responses(source, model)
@@ -375,6 +374,13 @@ class _Trace:
     def _scripts(self) -> dict[str, str]:
         return {name: main_script(self.corpus.language(name).texts)
                 for name in self.corpus.language_names}
+
+
+def _last_sound(health: xr.Dataset) -> str:
+    """The last checkpoint that is "ok"; without one, the last."""
+    names, status = health["checkpoint"].values, health["status"].values
+    sound = [str(name) for name, found in zip(names, status) if found == "ok"]
+    return sound[-1] if sound else str(names[-1])
 
 
 def slug(name: str) -> str:

@@ -61,7 +61,7 @@ def probe(dataset: xr.Dataset) -> list[Figure]:
         grid[0, 0].set_ylim(0, 1.02)
         grid[0, 2].legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
         figures.append(Figure("probe_layers", style.png(canvas), "language probe accuracy by layer", (
-            "Language identification by a linear probe at the last checkpoint. Left: all held-out "
+            "Language identification by a linear probe at the last sound checkpoint. Left: all held-out "
             "tokens, where a look-up of token types already gives languages away (dashed). Middle: token "
             "types that the probe never saw in training, where the control task (one random label a "
             "type) must lie at chance. Right: types that occur in two or more languages. Bands: 95 % "
@@ -175,7 +175,7 @@ def layers(experts: xr.Dataset, pairs: np.ndarray, group: str, name: str) -> Fig
 
 
 def curve_over_k(experts: xr.Dataset, pairs: np.ndarray, group: str, name: str) -> Figure:
-    """Overlap, null and ceiling over k at the last checkpoint."""
+    """Overlap, null and ceiling over k at the last sound checkpoint."""
     one = (experts.sel(adjustment="raw") if "adjustment" in experts.dims else experts).isel(checkpoint=-1)
     ks = one["k"].values
     mean = lambda what: np.array([mean_over(one[what].sel(k=k), pairs) for k in ks])
@@ -196,7 +196,7 @@ def curve_over_k(experts: xr.Dataset, pairs: np.ndarray, group: str, name: str) 
         axes.set_ylim(bottom=0)
         axes.legend(fontsize=8)
         return Figure(f"k_{name}", style.png(canvas), f"overlap over k, {group}", (
-            f"Group “{group}”, last checkpoint: the result must not hang on one k (dotted: the k used "
+            f"Group “{group}”, last sound checkpoint: the result must not hang on one k (dotted: the k used "
             "elsewhere)."))
 
 
@@ -262,7 +262,7 @@ def reach(experts: xr.Dataset, pairs: np.ndarray, group: str, name: str) -> Figu
         right.legend(fontsize=8)
         return Figure(f"reach_{name}", style.png(canvas), f"reliability and breadth, {group}", (
             f"Group “{group}”. Left: average precision above prevalence, in language B on other documents, of "
-            "the experts found in A. Right: in how many languages a neuron is an expert at the last checkpoint, "
+            "the experts found in A. Right: in how many languages a neuron is an expert at the last sound checkpoint, "
             "against permuted labels (which keep parallel sentences parallel) and random sets."))
 
 

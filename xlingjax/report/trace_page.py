@@ -9,14 +9,19 @@ import xarray as xr
 
 from xlingjax.report import trace_figures as figures
 from xlingjax.report.page import Section, Table, marked, render, write
-from xlingjax.report.trace_words import summary
+from xlingjax.report.trace_words import summary, until_last_sound
 
 
 def datasets(tree: xr.DataTree, kind: str) -> dict[str, xr.Dataset]:
-    """Group name -> dataset of one kind ("experts", "claims", "ladder", "calls")."""
+    """Group name -> dataset of one kind ("experts", "claims", "ladder", "calls").
+
+    What follows the last sound checkpoint is left to the table of health.
+    """
     if kind not in tree.children:
         return {}
     found = {name: node.to_dataset(inherit=False) for name, node in tree[kind].children.items()}
+    found = {name: until_last_sound(tree, one) if "checkpoint" in one.dims else one
+             for name, one in found.items()}
     names = {name: found[name].attrs.get("group", name) for name in found}
     return {names[name]: dataset for name, dataset in found.items()}
 
@@ -43,7 +48,7 @@ def build(tree: xr.DataTree) -> list[Section]:
     claims, experts = datasets(tree, "claims"), datasets(tree, "experts")
     sections = [_sharing(claims), _layers(claims, experts), _ladder(tree, claims)]
     if "probe" in tree.children:
-        probe = tree.children["probe"].to_dataset(inherit=False)
+        probe = until_last_sound(tree, tree.children["probe"].to_dataset(inherit=False))
         sections.append(Section("Language identity by layer", [*figures.probe(probe), _confusions(probe)]))
     sections += [_pairs(experts, claims), _reach(claims, experts), _length(datasets(tree, "matched")),
                  _neurons(tree), _health(tree)]
@@ -62,7 +67,7 @@ def _sharing(claims: Mapping[str, xr.Dataset]) -> Section:
         parts.append(Table(
             ["pairs", "overlap", "low", "high", "joint null", "band", "p (max-T)", "ceiling", "name null",
              "stratified", "marginal", "same half", "shared fraction", "low", "high", "estimable"],
-            rows, f"Last checkpoint, group “{group}”, {one.attrs['concepts']} concepts, k = {one.attrs['k']}; "
+            rows, f"Last sound checkpoint, group “{group}”, {one.attrs['concepts']} concepts, k = {one.attrs['k']}; "
             f"smallest attainable p {one.attrs['smallest_p']:.3f}"))
     parts.append(figures.persistence(claims))
     return Section("Sharing over training", parts)
@@ -165,7 +170,7 @@ def _confusions(probe: xr.Dataset) -> Table:
              float(last["confused_across_scripts"].sel(layer=layer)),
              float(last["log_loss_bits"].sel(layer=layer))] for layer in last["layer"].values]
     return Table(["layer", "confused within the script", "confused across scripts", "log-loss (bits)"], rows,
-                 f"Confusions at the last checkpoint, all tokens; log-loss against H(language) = "
+                 f"Confusions at the last sound checkpoint, all tokens; log-loss against H(language) = "
                  f"{float(last['entropy_bits']):.2f} bits")
 
 

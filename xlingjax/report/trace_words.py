@@ -12,11 +12,12 @@ def summary(tree: xr.DataTree) -> list[str]:
     """The sentences at the head of the page.
 
     The rules: sharing is reported for a group only where the overlap of pre-training languages
-    exceeds the simultaneous band at the last checkpoint, a rise only where the interval of the
+    exceeds the simultaneous band at the last sound checkpoint, a rise only where the interval of the
     shared fraction's change lies above zero, abstraction only where both anchor-free rungs exceed
     their null by two standard deviations.
     """
-    claims = {name: node.to_dataset(inherit=False) for name, node in tree.children["claims"].children.items()}
+    claims = {name: until_last_sound(tree, node.to_dataset(inherit=False))
+              for name, node in tree.children["claims"].children.items()}
     ladders = {name: node.to_dataset(inherit=False) for name, node in tree.children["ladder"].children.items()} \
         if "ladder" in tree.children else {}
     sentences: list[str] = []
@@ -25,7 +26,7 @@ def summary(tree: xr.DataTree) -> list[str]:
         group, last = one.attrs["group"], one.isel(checkpoint=-1)
         if not bool(last["overlap"].isel(pairs=0) > last["band"].isel(pairs=0)):
             sentences.append(
-                f"{group}: overlap {_number(last['overlap'], 0)} is not above its null at the last checkpoint "
+                f"{group}: overlap {_number(last['overlap'], 0)} is not above its null at the last sound checkpoint "
                 f"({_number(last['null'], 0)}, band {_number(last['band'], 0)}).")
             continue
         found = True
@@ -35,12 +36,18 @@ def summary(tree: xr.DataTree) -> list[str]:
             sentences.append(_abstract(ladders[slug], one, group))
     sentences += _controls(tree, claims)
     if "probe" in tree.children:
-        sentences.append(_probe(tree.children["probe"].to_dataset(inherit=False)))
+        sentences.append(_probe(until_last_sound(tree, tree.children["probe"].to_dataset(inherit=False))))
     sentences += _health(tree.children["health"].to_dataset(inherit=False))
     sentences.append(
         "One pre-training run: the figures describe it and say nothing of runs with another seed."
         if tree.attrs["replicates"].startswith("one run") else f"Replicates: {tree.attrs['replicates']}.")
     return sentences if found else [NOTHING, *sentences]
+
+
+def until_last_sound(tree: xr.DataTree, dataset: xr.Dataset) -> xr.Dataset:
+    """The checkpoints up to the last sound one, so that the last is a model and no broken upload."""
+    names = dataset["checkpoint"].values.tolist()
+    return dataset.isel(checkpoint=slice(0, names.index(tree.attrs["last_sound"]) + 1))
 
 
 def _number(values: xr.DataArray, pairs: int) -> str:
@@ -64,7 +71,7 @@ def _fraction(one: xr.Dataset, group: str) -> str:
     if np.isnan(value):
         return f"{group}: the shared fraction is not estimable, because ceilings are not above their null."
     text = (f"{group}: shared fraction {value:.2f} [{_number(last['shared_fraction_low'], 0)}, "
-            f"{_number(last['shared_fraction_high'], 0)}] at the last checkpoint")
+            f"{_number(last['shared_fraction_high'], 0)}] at the last sound checkpoint")
     low, high = float(one["rise_low"].isel(pairs=0)), float(one["rise_high"].isel(pairs=0))
     start = int(one["rise_from"].isel(pairs=0))
     if start < 0 or np.isnan(low):
@@ -122,7 +129,7 @@ def _probe(probe: xr.Dataset) -> str:
         layer = int(one["layer"].values[int(np.nanargmin(one.values))]) if one.notnull().any() else -1
         text.append(f"{name} {float(one.mean()):.2f} on average, lowest {float(one.min()):.2f} at layer {layer}")
     control = float(last["control"].sel(subset="unseen").mean())
-    return (f"Language identification at the last checkpoint: {'; '.join(text)}; control task on unseen types "
+    return (f"Language identification at the last sound checkpoint: {'; '.join(text)}; control task on unseen types "
             f"{control:.2f}, chance {float(last['chance']):.2f}, type look-up "
             f"{float(last['lookup'].sel(subset='all')):.2f}.")
 
