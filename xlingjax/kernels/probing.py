@@ -19,7 +19,7 @@ from xlingjax.errors import InputError
 MEMORY = 10  # pairs that L-BFGS keeps
 ITERATIONS = 1000
 SEARCH = 12  # step lengths tried in one iteration
-TOLERANCE = 1e-9  # remaining decrease, as the quadratic model has it, over the objective
+TOLERANCE = 2e-8  # remaining decrease, as the quadratic model has it, over the objective
 
 AnyArray = Array | np.ndarray
 
@@ -113,9 +113,12 @@ class _State(NamedTuple):
     step: Int[Array, ""]
     w: Float[Array, "D R C"]  # features and bias
     logits: Float[Array, "S R C"]
+    value: Float[Array, "R"]  # of the objective
     gradient: Float[Array, "D R C"]
+    scaled: Float[Array, "D R C"]  # the start matrix times the gradient
     moves: Float[Array, "M D R C"]  # the last changes of w, a ring
     turns: Float[Array, "M D R C"]  # and of the gradient
+    bends: Float[Array, "M D R C"]  # and of `scaled`
     inverse: Float[Array, "M R"]  # 1 / (move . turn), 0 where there is none
     done: Bool[Array, "R"]
 
@@ -152,6 +155,9 @@ def _minimise(
     def logit(w: Array) -> Array:
         return (x @ w.reshape(width, -1)).reshape(-1, runs, classes)
 
+    def times_start(gradient: Array) -> Array:
+        return (start @ gradient.reshape(width, -1)).reshape(gradient.shape)
+
     def surplus(logits: Array) -> Array:
         """Probabilities minus truth, weighted; p - 1 of the truth as minus all the others."""
         others = jax.nn.softmax(logits + absent) * (1 - truth)
@@ -172,21 +178,19 @@ def _minimise(
         """H gradient by the two-loop recursion; the newest pair lies at (step - 1) mod MEMORY."""
         alphas = jnp.zeros((MEMORY, runs), x.dtype)
 
-        def back(i: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
-            q, alphas = carry
+        def back(i: Array, carry: tuple[Array, ...]) -> tuple[Array, ...]:
+            q, h, alphas = carry
             at = (state.step - 1 - i) % MEMORY
             alpha = state.inverse[at] * _dot(state.moves[at], q)
-            return q - alpha[:, None] * state.turns[at], alphas.at[at].set(alpha)
+            q, h = q - alpha[:, None] * state.turns[at], h - alpha[:, None] * state.bends[at]
+            return q, h, alphas.at[at].set(alpha)
 
-        q, alphas = jax.lax.fori_loop(0, MEMORY, back, (state.gradient, alphas))
+        _, h, alphas = jax.lax.fori_loop(
+            0, MEMORY, back, (state.gradient, state.scaled, alphas))
         # The start matrix, scaled to the curvature met last: losses flatten as probes grow sure.
         last = (state.step - 1) % MEMORY
-        turn = state.turns[last]
-        h, bent = jnp.split((start @ jnp.concatenate([q, turn], 1).reshape(width, -1)).reshape(
-            width, 2 * runs, classes), 2, axis=1)
-        known = state.inverse[last] > 0
-        curve = 1 / jnp.where(known, state.inverse[last], 1)
-        h = h * jnp.where(known, curve / jnp.where(known, _dot(turn, bent), 1), 1)[:, None]
+        bent = state.inverse[last] * _dot(state.turns[last], state.bends[last])
+        h = h / jnp.where(bent > 0, bent, 1)[:, None]
 
         def forth(i: Array, h: Array) -> Array:
             at = (state.step + i) % MEMORY
@@ -228,32 +232,37 @@ def _minimise(
 
     def iterate(state: _State) -> _State:
         p = direction(state)
-        decrease, now = _dot(state.gradient, p), objective(state.w, state.logits)
-        done = state.done | (decrease <= TOLERANCE * now)
+        done = state.done | (_dot(state.gradient, p) <= TOLERANCE * state.value)
         dp = logit(p)
         t = search(state._replace(done=done), p, dp)
         # Where rounding has led the recursion astray, it begins again from the start matrix; where
         # that does not help either, float32 has reached its end.
         then = objective(state.w - t[:, None] * p, state.logits - t[:, None] * dp)
-        worse = then > now * (1 + 1e-6)
-        t = jnp.where(done | worse, 0, t)[:, None]
+        worse = then > state.value * (1 + 1e-6)
+        kept = done | worse
+        t = jnp.where(kept, 0, t)[:, None]
         fresh = ~jnp.any(state.inverse > 0, axis=0)
         w, logits = state.w - t * p, state.logits - t * dp
         gradient = slope(w, logits)
+        scaled = times_start(gradient)
         move, turn = w - state.w, gradient - state.gradient
         curve = _dot(move, turn)
         at = state.step % MEMORY
         known = curve > 0
         inverse = state.inverse.at[at].set(jnp.where(known, 1 / jnp.where(known, curve, 1), 0))
         return _State(
-            state.step + 1, w, logits, gradient, state.moves.at[at].set(move),
-            state.turns.at[at].set(turn), jnp.where(worse, 0, inverse), done | (worse & fresh))
+            state.step + 1, w, logits, jnp.where(kept, state.value, then), gradient, scaled,
+            state.moves.at[at].set(move), state.turns.at[at].set(turn),
+            state.bends.at[at].set(scaled - state.scaled), jnp.where(worse, 0, inverse),
+            done | (worse & fresh))
 
     zeros = jnp.zeros((width, runs, classes), x.dtype)
     pairs = jnp.zeros((MEMORY, *zeros.shape), x.dtype)
     flat = jnp.zeros_like(truth)
+    gradient = slope(zeros, flat)
     begin = _State(
-        jnp.array(0), zeros, flat, slope(zeros, flat), pairs, pairs,
+        jnp.array(0), zeros, flat, objective(zeros, flat), gradient, times_start(gradient),
+        pairs, pairs, pairs,
         jnp.zeros((MEMORY, runs), x.dtype), jnp.zeros(runs, bool))
     return jax.lax.while_loop(
         lambda state: (state.step < ITERATIONS) & ~jnp.all(state.done), iterate, begin).w

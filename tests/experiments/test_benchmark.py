@@ -1,0 +1,23 @@
+"""The benchmark measures both sides on the same work and finds the same numbers."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+
+
+@pytest.mark.slow
+def test_prints_a_table_in_which_both_sides_agree():
+    done = subprocess.run(
+        [sys.executable, "-m", "experiments.benchmark", "--repeats=1", "--parts=probes,capture"],
+        capture_output=True, text=True, check=True)
+    rows = [line.split("|")[1:-1] for line in done.stdout.splitlines() if line.startswith("|")][2:]
+    assert [row[0].split(",")[0].strip() for row in rows] == ["probes", "capture"]
+    assert all(abs(float(re.search(r"[-+\d.e]+\s*$", row[-1])[0])) < 1e-4 for row in rows)
+
+
+def test_an_unknown_part_is_named():
+    done = subprocess.run(
+        [sys.executable, "-m", "experiments.benchmark", "--parts=probe"], capture_output=True, text=True)
+    assert done.returncode == 1 and "--parts has 'probe'" in done.stderr
