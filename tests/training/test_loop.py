@@ -115,8 +115,18 @@ def test_another_experiment_in_the_folder_is_refused_by_name(run, changed, named
     assert contents(run[0]) == before
 
 
+@pytest.fixture
+def fresh_programs():
+    """Programs compiled from patched code stay inside the test."""
+    loop.compile_programs.cache_clear()
+    yield
+    loop.compile_programs.cache_clear()
+
+
 @pytest.mark.promise
-def test_divergence_stops_the_run_and_keeps_the_last_good_checkpoint(tmp_path, monkeypatch):
+def test_divergence_stops_the_run_and_keeps_the_last_good_checkpoint(
+    tmp_path, monkeypatch, fresh_programs
+):
     true_step = loop.make_step
 
     def poisoned(*arguments):
@@ -139,6 +149,7 @@ def test_divergence_stops_the_run_and_keeps_the_last_good_checkpoint(tmp_path, m
     kept = sorted(int(path.name) for path in (tmp_path / "checkpoints").iterdir())
     assert kept == [0, 1, 2, 4, 8, 10]
     monkeypatch.setattr(loop, "make_step", true_step)
+    loop.compile_programs.cache_clear()
     pretrain(corpus(), DECODER, settings(), tmp_path)
     assert max(line["step"] for line in lines(tmp_path)) == 24
 
@@ -147,7 +158,7 @@ def optax_count(state) -> jax.Array:
     return [leaf for leaf in jax.tree.leaves(state) if leaf.ndim == 0][0]
 
 
-def test_poison_at_a_kept_step_is_not_kept(tmp_path, monkeypatch):
+def test_poison_at_a_kept_step_is_not_kept(tmp_path, monkeypatch, fresh_programs):
     started = loop.init_params
 
     def broken(config, key):

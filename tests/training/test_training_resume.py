@@ -113,6 +113,7 @@ def start(workdir: Path, changes: str) -> subprocess.Popen:
     """The same run in a process of its own."""
     program = (
         f"import sys; sys.path.insert(0, {str(SCRIPT.parent)!r}); from tiny_run import *;"
+        "from xlingjax.training.loop import pretrain;"
         f"pretrain(corpus(), DECODER, settings({changes}), {str(workdir)!r})"
     )
     return subprocess.Popen(
@@ -139,7 +140,8 @@ def test_killed_at_random_points_it_resumes_to_the_same_bytes(tmp_path):
         wait_for_lines(workdir, process, count)
         time.sleep(generator.random() * 0.1)
         process.send_signal(signal.SIGKILL)
-        process.communicate()
+        _, errors = process.communicate()
+        assert process.returncode == -signal.SIGKILL, errors.decode()[-500:]
     pretrain(corpus(), DECODER, settings(steps=steps), workdir)
     assert contents(workdir) == contents(tmp_path / "unbroken")
 

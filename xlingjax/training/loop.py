@@ -1,6 +1,7 @@
 """Pre-training: from a corpus to model checkpoints, resumable to the same bytes."""
 
 import dataclasses
+import functools
 import hashlib
 import importlib.metadata
 import math
@@ -27,7 +28,7 @@ from xlingjax.models.transformer import init_params
 from xlingjax.training.checkpoints import RunFolder
 from xlingjax.training.languages import hold_out
 from xlingjax.training.objectives import Objective, row_losses
-from xlingjax.training.optimiser import make_optimiser, schedule
+from xlingjax.training.optimiser import OptimiserSettings, make_optimiser, schedule
 from xlingjax.training.plan import Plan
 from xlingjax.training.settings import Settings, checkpoint_steps
 from xlingjax.training.streams import Held, Stream, held_rows, leave_out, token_texts
@@ -182,8 +183,51 @@ def make_step(
     return step
 
 
+@dataclasses.dataclass(frozen=True)
+class Programs:
+    """What a run compiles, and the abstract state it works on.
+
+    `initial`: key -> state; `step`: (state, tokens, key) -> (state, loss, gradient norm);
+    `row_losses`: (params, tokens, mask, key) -> (losses, counts) of rows.
+    """
+
+    initial: Callable
+    state_shape: Any
+    step: Callable
+    row_losses: Callable
+
+
+@functools.lru_cache(maxsize=4)
+def compile_programs(
+    config: TransformerConfig,
+    objective: Objective,
+    optimiser_settings: OptimiserSettings,
+    steps: int,
+    rows: int,
+    length: int,
+) -> Programs:
+    """Compiles the programs of a run; other runs of the same shape in this process share them."""
+    optimiser = make_optimiser(optimiser_settings, steps)
+
+    @jax.jit
+    def initial(key: jax.Array) -> dict:
+        params = init_params(config, key)
+        return {"params": params, "optimiser": optimiser.init(params)}
+
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    state = jax.eval_shape(initial, key)
+    batch = jax.ShapeDtypeStruct((rows, length), jnp.int32)
+    step = jax.jit(make_step(config, objective, optimiser), donate_argnums=0)
+    return Programs(
+        initial,
+        state,
+        step.lower(state, batch, key).compile(),
+        jax.jit(lambda params, *batch: row_losses(params, config, objective, *batch)),
+    )
+
+
 class _Run:
-    """One run's compiled programs, data and folder."""
+    """One run's programs, data and folder."""
 
     def __init__(
         self,
@@ -201,25 +245,13 @@ class _Run:
         self.key = jax.random.key(settings.seed)
         self.rate = schedule(settings.optimiser, settings.steps)
         self.kept = set(checkpoint_steps(settings.steps, settings.checkpoint_every))
-        optimiser = make_optimiser(settings.optimiser, settings.steps)
-
-        @jax.jit
-        def initial(key: jax.Array) -> dict:
-            params = init_params(config, key)
-            return {"params": params, "optimiser": optimiser.init(params)}
-
-        self.initial = initial
-        self.state_shape = jax.eval_shape(initial, self.key)
-        batch = jax.ShapeDtypeStruct((settings.rows, settings.length), jnp.int32)
-        self.step = (
-            jax.jit(make_step(config, objective, optimiser), donate_argnums=0)
-            .lower(self.state_shape, batch, self.key)
-            .compile()
-        )
-        self.row_losses = jax.jit(
-            lambda params, tokens, mask, key: row_losses(
-                params, config, objective, tokens, mask, key
-            )
+        self.programs = compile_programs(
+            config,
+            objective,
+            settings.optimiser,
+            settings.steps,
+            settings.rows,
+            settings.length,
         )
         self.losses: list[float] = []  # of the steps since the last line of metrics
         self.norm = math.nan
@@ -227,16 +259,18 @@ class _Run:
     def train(self, show: Callable[[str], None] | None) -> None:
         """Trains from the last saved step to the last one."""
         done = self.folder.saved_step()
-        plan = Plan.of(self.settings, self.stream, self.held, self.state_shape, self.step)
+        plan = Plan.of(
+            self.settings, self.stream, self.held, self.programs.state_shape, self.programs.step
+        )
         plan.check_disk(self.folder.path)
         if show is not None:
             show(str(plan) + (f"\nresuming   after step {done:,}" if done is not None else ""))
         self.folder.forget_after(done)
         if done is None:
-            done, state = 0, self.initial(jax.random.fold_in(self.key, 0))
+            done, state = 0, self.programs.initial(jax.random.fold_in(self.key, 0))
             self._keep(0, state)
         else:
-            state, self.losses = self.folder.load_state(self.state_shape)
+            state, self.losses = self.folder.load_state(self.programs.state_shape)
         steps = self.settings.steps
         with (
             Interruption() as interruption,
@@ -255,7 +289,9 @@ class _Run:
             for step in range(done + 1, steps + 1):
                 started = time.perf_counter()
                 tokens, _ = self.stream.batch(step)
-                state, loss, norm = self.step(state, tokens, jax.random.fold_in(self.key, step))
+                state, loss, norm = self.programs.step(
+                    state, tokens, jax.random.fold_in(self.key, step)
+                )
                 if running is not None:  # one behind: batches are made while the device works
                     self._settle(*running)
                 running = (step, loss, norm)
@@ -328,7 +364,9 @@ class _Run:
         count = np.zeros(len(held.languages))
         key = jax.random.key(0)  # the same tokens are hidden at every checkpoint
         for number, (tokens, mask, rows) in enumerate(zip(held.tokens, held.mask, held.rows)):
-            losses, counts = self.row_losses(params, tokens, mask, jax.random.fold_in(key, number))
+            losses, counts = self.programs.row_losses(
+                params, tokens, mask, jax.random.fold_in(key, number)
+            )
             real = rows >= 0
             np.add.at(nll, rows[real], np.asarray(losses, np.float64)[real])
             np.add.at(count, rows[real], np.asarray(counts)[real])
