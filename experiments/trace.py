@@ -79,7 +79,7 @@ def embedded(workdir: Path) -> tuple[tuple[Source, ...], Corpus, tuple[str, ...]
     """Pre-trains on the embedded corpus; its checkpoints, its probe sentences, its unseen language."""
     _refuse_present(NAMED, "needs --model, the checkpoints to trace")
     unseen = tuple(FLAGS.unseen) or UNSEEN
-    settings = Settings(steps=FLAGS.pretrain_steps, leave_out=unseen, seed=FLAGS.seed)
+    settings = Settings(steps=FLAGS.pretrain_steps, rows=16, leave_out=unseen, seed=FLAGS.seed)
     training = mini_world("train", dose=FLAGS.dose, topics=FLAGS.topics)
     probe = mini_world("probe", dose=FLAGS.dose)
     probe = probe.with_concepts(traced_concepts(probe))

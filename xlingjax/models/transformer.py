@@ -38,7 +38,8 @@ def activate(name: str, x: Array) -> Array:
         case "gelu_tanh":
             return jax.nn.gelu(x, approximate=True)
         case "gelu_bloom":
-            return x * 0.5 * (1.0 + jnp.tanh(0.79788456 * x * (1 + 0.044715 * x * x)))
+            # x/2 (1 + tanh u) = x sigmoid(2u), and XLA's sigmoid is faster than its tanh on CPUs.
+            return x * jax.nn.sigmoid(2 * 0.79788456 * x * (1 + 0.044715 * x * x))
         case "relu":
             return jax.nn.relu(x)
         case "silu":
