@@ -60,6 +60,8 @@ flags.DEFINE_integer("ladder_pairs", _T.ladder_pairs, "language pairs for the ru
 flags.DEFINE_boolean("first_token", True, "whether the first real token counts in the pooling")
 flags.DEFINE_boolean("shuffle_labels", False, "control: permuted labels, in which nothing is to be found")
 flags.DEFINE_boolean("probe", True, "whether to probe for language identity")
+flags.DEFINE_integer("probe_tokens", None, f"tokens a language for the probe; {_P.tokens} by default, "
+                     "fewer on the embedded corpus")
 flags.DEFINE_enum("dtype", _T.dtype, ["float32", "bfloat16", "float16", "float64"], "of the forward pass")
 flags.DEFINE_integer("batch_tokens", _T.batch_tokens, "the most tokens of a batch")
 flags.DEFINE_integer("seed", 0, "of pre-training, halves, permutations and probes")
@@ -68,7 +70,8 @@ flags.DEFINE_enum("topics", "matched", ["matched", "unlike"],
                   "topic distributions of the embedded corpus's languages")
 flags.DEFINE_integer("pretrain_steps", 1024, "steps of the embedded corpus's model")
 
-FIRST_TRACED = 16  # earlier checkpoints of the embedded run are as untrained as step 0
+FIRST_TRACED = 32  # earlier checkpoints of the embedded run are as untrained as step 0
+PROBE_TOKENS = 250  # a language, of the embedded corpus, whose model has 64 units a layer
 NAMED = ("revisions", "subfolders", "template", "step_list", "tokenizer", "concepts", "tokens_per_step")
 EMBEDDED = ("dose", "topics", "pretrain_steps")  # flags of the one way to run, refused in the other
 OWN_FORMS = 24  # of the 45 that mini_world says enough of to trace
@@ -119,6 +122,11 @@ def named() -> tuple[tuple[Source, ...], Corpus, tuple[str, ...]]:
     return found, read_corpus(FLAGS.concepts), tuple(FLAGS.unseen)
 
 
+def _probe_settings() -> ProbeSettings:
+    default = PROBE_TOKENS if FLAGS.model is None else _P.tokens
+    return dataclasses.replace(_P, tokens=FLAGS.probe_tokens or default)
+
+
 def _refuse_present(names: tuple[str, ...], why: str) -> None:
     for name in names:
         if FLAGS[name].present:
@@ -152,7 +160,7 @@ def main() -> None:
         minimum=FLAGS.minimum, ladder_pairs=FLAGS.ladder_pairs,
         first_token=FLAGS.first_token, shuffle=FLAGS.shuffle_labels, dtype=FLAGS.dtype,
         batch_tokens=FLAGS.batch_tokens, seed=FLAGS.seed,
-        probe=_P if FLAGS.probe else None)
+        probe=_probe_settings() if FLAGS.probe else None)
     found, corpus, unseen = embedded(workdir) if FLAGS.model is None else named()
     settings = dataclasses.replace(settings, unseen=unseen)
     tree = trace(found, corpus, settings, workdir / "trace", tokenizer=FLAGS.tokenizer, say=say)
