@@ -127,7 +127,7 @@ WRONG = [
 
 
 def test_what_is_wrong_is_said_in_one_sentence(given, tmp_path):
-    """One process for all cases: it imports JAX once. All but two share a workdir, as users' attempts do."""
+    """One process for all cases: it imports JAX once. Attempts share a workdir, as users' do."""
     cases = [
         [f"--workdir={tmp_path / 'run'}", *(flag.replace("{}", str(given)) for flag in flags)]
         for flags, _ in WRONG
