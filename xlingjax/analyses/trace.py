@@ -226,22 +226,18 @@ class _Trace:
         earlier: dict[str, str] = {}
         for number, source in enumerate(self.sources):
             path = self.folder / source.label / RESULT
-            if path.exists():
-                groups = read_tree(path)
-            else:
-                groups = self._checkpoint(source, earlier)
-                write_tree(path, groups)
+            if not path.exists():
+                write_tree(path, self._checkpoint(source, earlier))
+            groups = read_tree(path)  # also what was just made, so that a resumed run cannot differ
             status = str(groups["health"]["status"].item())
             earlier.setdefault(str(groups["health"]["fingerprint"].item()), source.label)
             self.say(f"{number + 1}/{len(self.sources)} {source.label}: {_line(groups, status)}")
             found.append(groups)
         joined = _join(found, self.sources)
         final = self.folder / "final.nc"
-        if final.exists():
-            last = read_tree(final)
-        else:
-            last = self._final(joined)
-            write_tree(final, last)
+        if not final.exists():
+            write_tree(final, self._final(joined))
+        last = read_tree(final)
         scripts = self._scripts()
         classes = pair_classes(self.corpus.language_names, scripts, self.settings.unseen)
         for name, corpus in self.groups.items():
