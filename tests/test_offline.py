@@ -1,4 +1,4 @@
-"""Nothing asks for a connection: import, load, collect and trace with every socket refused (P19)."""
+"""Nothing asks for a connection: import, load, collect, trace with every socket refused (P19)."""
 
 import os
 import subprocess
@@ -91,7 +91,8 @@ def test_the_block_blocks():
     script = (
         BLOCKED
         + """
-for ask in (lambda: socket.create_connection(("127.0.0.1", 9)), lambda: socket.socket().connect(("127.0.0.1", 9))):
+here = ("127.0.0.1", 9)
+for ask in (lambda: socket.create_connection(here), lambda: socket.socket().connect(here)):
     try:
         ask()
     except OSError as error:

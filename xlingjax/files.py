@@ -52,6 +52,8 @@ def differences(old: Any, new: Any, name: str = "") -> list[str]:
 
     >>> differences({"seed": 0, "model": {"layers": 2}}, {"seed": 0, "model": {"layers": 4}})
     ['model.layers was 2 and is 4']
+    >>> differences([{"step": 1, "name": "a"}], [{"name": "a", "step": 1}])
+    []
     """
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         return [
@@ -60,7 +62,8 @@ def differences(old: Any, new: Any, name: str = "") -> list[str]:
             for phrase in differences(
                 old.get(key), new.get(key), f"{name}.{key}" if name else str(key))
         ]
-    return [] if canonical(old) == canonical(new) else [f"{name} was {old!r} and is {new!r}"]
+    equal = json.dumps(old, sort_keys=True) == json.dumps(new, sort_keys=True)
+    return [] if equal else [f"{name} was {old!r} and is {new!r}"]
 
 
 def canonical(value: Any) -> str:
@@ -103,9 +106,9 @@ def claim(workdir: Path, settings: Mapping, what: str) -> Iterator[Path]:
     """Holds `workdir` for one process and one experiment.
 
     The first process writes `settings.json`; a later one resumes only with equal settings. If the
-    first ends in an `InputError` before it made anything, the folder is free again, so that the same
-    command with the mistake put right is not refused. The lock is the operating system's, so a killed
-    process leaves none behind.
+    first ends in an `InputError` before it made anything, the folder is free again, so that the
+    same command with the mistake put right is not refused. The lock is the operating system's, so a
+    killed process leaves none behind.
 
     Args:
         workdir: made if it does not exist.

@@ -166,7 +166,7 @@ class TestTrace:
         corpus, settings = tiny_trace.corpus(), tiny_trace.SETTINGS
         with pytest.raises(InputError, match=r"settings\.k was 5 and is 6.*workdir"):
             trace(sources, corpus, dataclasses.replace(settings, k=6), folder / "trace")
-        with pytest.raises(InputError, match=r"corpus was '[0-9a-f]+', is"):
+        with pytest.raises(InputError, match=r"corpus was .[0-9a-f]+. and is"):
             trace(sources, corpus.language("eng", "rus"), settings, folder / "trace")
         with pytest.raises(InputError, match="sources was"):
             trace(sources[:2], corpus, settings, folder / "trace")

@@ -1,4 +1,4 @@
-"""The trace killed, terminated and interrupted goes on to the bytes of an unbroken run (P6, P18)."""
+"""A trace killed, terminated, interrupted goes on to the bytes of an unbroken run (P6, P18)."""
 
 import os
 import signal
@@ -56,7 +56,7 @@ def start(workdir: Path, flags: list[str]) -> subprocess.Popen:
 
 
 def stop_after(process: subprocess.Popen, line: str, how: signal.Signals) -> tuple[int, str]:
-    """Sends a signal once a line that begins so has been printed; (exit code, all that was printed)."""
+    """Sends a signal once a line that begins so is printed; (exit code, all that is printed)."""
     said = []
     assert process.stderr is not None
     for text in process.stderr:

@@ -25,8 +25,9 @@ def write_tree(path: Path, groups: Mapping[str, xr.Dataset] | xr.DataTree) -> No
             data = made.read_bytes()
         except OSError as error:
             raise InputError(
-                f"cannot write {path} by way of {scratch}: {error.strerror or error}; free disk space "
-                "there or name another folder by TMPDIR, and start again with the same --workdir"
+                f"cannot write {path} by way of {scratch}: {error.strerror or error}; free disk "
+                "space there or name another folder by TMPDIR, and start again with the same "
+                "--workdir"
             ) from error
     write_whole(path, data)
 

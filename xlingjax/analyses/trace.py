@@ -226,22 +226,18 @@ class _Trace:
         earlier: dict[str, str] = {}
         for number, source in enumerate(self.sources):
             path = self.folder / source.label / RESULT
-            if path.exists():
-                groups = read_tree(path)
-            else:
-                groups = self._checkpoint(source, earlier)
-                write_tree(path, groups)
+            if not path.exists():
+                write_tree(path, self._checkpoint(source, earlier))
+            groups = read_tree(path)  # also what was just made, so that a resumed run cannot differ
             status = str(groups["health"]["status"].item())
             earlier.setdefault(str(groups["health"]["fingerprint"].item()), source.label)
             self.say(f"{number + 1}/{len(self.sources)} {source.label}: {_line(groups, status)}")
             found.append(groups)
         joined = _join(found, self.sources)
         final = self.folder / "final.nc"
-        if final.exists():
-            last = read_tree(final)
-        else:
-            last = self._final(joined)
-            write_tree(final, last)
+        if not final.exists():
+            write_tree(final, self._final(joined))
+        last = read_tree(final)
         scripts = self._scripts()
         classes = pair_classes(self.corpus.language_names, scripts, self.settings.unseen)
         for name, corpus in self.groups.items():
@@ -249,7 +245,7 @@ class _Trace:
             made = claims(raw, classes, seed=self.settings.seed)
             stay = persistence(raw["expert"].transpose(
                 "checkpoint", "language", "concept", "rank").values)
-            made["persistence"] = (("checkpoint", "checkpoint_b"), np.nanmean(stay, axis=(2, 3)))
+            made["persistence"] = (("checkpoint", "checkpoint_b"), xr.DataArray(stay).mean(("dim_2", "dim_3")).values)
             made = made.assign_coords(checkpoint_b=made["checkpoint"].values)
             made.attrs |= {"group": name, "concepts": len(corpus.concepts)}
             joined[f"claims/{slug(name)}"] = made
@@ -329,7 +325,8 @@ class _Trace:
         for name, corpus in self.groups.items():
             tokens, options = self.tokens, self._options()
             inputs = ladder.expert_inputs(corpus, tokens)
-            raw = joined[f"experts/{slug(name)}"].isel(checkpoint=last, drop=True)
+            raw = joined[f"experts/{slug(name)}"].sel(checkpoint=source.label).drop_vars(
+                ("checkpoint", "step", "tokens_seen"))
             by_length = concept_experts(
                 matrix, **inputs, strata=strata, adjustments=("length",), length_permutations=2,
                 **{**options, "halvings": 1, "permutations": 2})
@@ -406,7 +403,8 @@ def _line(groups: Mapping[str, xr.Dataset], status: str) -> str:
     name, experts = next((n, d) for n, d in groups.items() if n.startswith("experts/"))
     one = experts.sel(adjustment="raw", k=experts.attrs["k"])
     off = ~np.eye(one.sizes["language"], dtype=bool)
-    mean = lambda variable: float(np.nanmean(one[variable].values[off]))
+    mean = lambda variable: float(one[variable].where(xr.DataArray(
+        off, dims=("language", "language_b"))).mean())
     loss = float(groups["health"]["bits_per_character"].mean())
     return (f"{loss:.2f} bits a character, overlap {mean('overlap_mean'):.3f} "
             f"(null {mean('null_overlap'):.3f}) on {name.split('/')[1]}, {status}")

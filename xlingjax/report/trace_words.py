@@ -87,7 +87,7 @@ def _abstract(ladder: xr.Dataset, one: xr.Dataset, group: str) -> str:
         if name not in one["pairs"].values:
             continue
         pairs = one["members"].sel(pairs=name).values.astype(bool)
-        verdicts = []
+        verdicts: list[bool | None] = []
         for rung in ("no anchor sentences", "anchors not pooled"):
             at = ladder.sel(rung=rung)
             over, null, sd = (at[what].transpose("language", "language_b").values[pairs]
