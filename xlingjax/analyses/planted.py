@@ -7,7 +7,7 @@ lengths correlate between translations, and every second concept lives in longer
 analysis sees the `World`; the `Truth` is kept apart and only compared with what was found.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -55,6 +55,7 @@ class Size(NamedTuple):
     null_worlds: int
 
 
+Row = tuple[str, float, float, float, float]  # name, measured, its sd, and the bar from low to high
 FRACTIONS = (0.0, 0.25, 0.5, 0.75, 1.0)
 SIZES = {
     "small": Size(3, 4, 400, 100, 1500, 10, 10, 60),
@@ -241,12 +242,7 @@ def planted_table(
         to `high`, `barred` (there is a bar) and `met`. A Benjamini-Hochberg set at 1 % has an
         expected precision of hardly more than 0.99, so that bar is met or missed by sampling.
     """
-    rows: list[tuple[str, float, float, float, float]] = []  # name, measured, its sd, low, high
-
-    def rate(name: str, hits: int, of: int, low: float = np.nan, high: float = 1.0) -> None:
-        share = hits / of if of else np.nan
-        rows.append((name, share, np.sqrt(share * (1 - share) / max(of, 1)), low, high))
-
+    rows: list[Row] = []
     levels = (0.05, 0.01)
     for d_prime in progress((0.5, 1.0, 2.0, 3.0)):
         world, truth = plant_size(size, d_prime=d_prime, length_link=0, seed=seed)
@@ -254,8 +250,9 @@ def planted_table(
         for level, sets, precise, recalled in zip(levels, called, (0.94, 0.99), (np.nan, 0.99)):
             hits = (sets & truth.experts).sum()
             if level == 0.05 or d_prime == 3:
-                rate(f"precision at FDR {level}, d' = {d_prime}", hits, sets.sum(), precise)
-                rate(f"recall at FDR {level}, d' = {d_prime}", hits, truth.experts.sum(), recalled)
+                name, of = f"at FDR {level}, d' = {d_prime}", truth.experts.sum()
+                rows += [rate(f"precision {name}", hits, sets.sum(), precise),
+                         rate(f"recall {name}", hits, of, recalled)]
     world, truth = plant_size(size, d_prime=3.0, length_link=0.7, seed=seed)
     half = resampling.document_halves(
         resampling.independent_blocks(world.documents, world.parallel), world.languages, seed)
@@ -264,15 +261,16 @@ def planted_table(
         called = calibrated_sets(
             world, size.permutations, [0.05], half, adjusted=adjusted, seed=seed)[0]
         hits = (called & truth.experts).sum()
-        rate(f"precision where concepts have lengths, {name}", hits, called.sum())
+        rows.append(rate(f"precision where concepts have lengths, {name}", hits, called.sum()))
         for kind, neurons in (("anchor", truth.anchors), ("length", truth.length)):
             calls, of = abstract_calls(called[..., neurons])
             low = 0 if adjusted else np.nan
-            rate(f"{kind} neurons called shared, {name}", calls, of, low, 0.01)
+            rows.append(rate(f"{kind} neurons called shared, {name}", calls, of, low, 0.01))
     few, many = scipy.stats.binom.interval(0.95, size.null_worlds, 0.05)
-    rate(f"share of {size.null_worlds} worlds with a false call, d' = 0",
-         false_positives(size.null_worlds, seed=seed), size.null_worlds, few / size.null_worlds,
-         many / size.null_worlds)
+    rows.append(rate(
+        f"share of {size.null_worlds} worlds with a false call, d' = 0",
+        false_positives(size.null_worlds, seed=seed), size.null_worlds, few / size.null_worlds,
+        many / size.null_worlds))
     recovered = recovered_fractions(size, seed=seed)
     for fraction, value in zip(FRACTIONS, recovered):
         rows.append((f"shared fraction, planted {fraction}", value, np.nan, np.nan, np.nan))
@@ -280,12 +278,23 @@ def planted_table(
     rows.append(("slope of shared fraction", line.slope, line.stderr, 0.95, 1.05))
     rows.append(
         ("intercept of shared fraction", line.intercept, line.intercept_stderr, -0.02, 0.02))
+    return as_table(rows, {**size._asdict(), "seed": seed})
+
+
+def rate(name: str, hits: int, of: int, low: float = np.nan, high: float = 1.0) -> Row:
+    """A row of the table: a share with its binomial sd, and its bar, if there is one (`low`)."""
+    share = hits / of if of else np.nan
+    return name, share, np.sqrt(share * (1 - share) / max(of, 1)), low, high
+
+
+def as_table(rows: Sequence[Row], attrs: Mapping[str, Any]) -> xr.Dataset:
+    """The rows over the dimension `check`; see `planted_table`."""
     measured, sd, lows, highs = np.array([row[1:] for row in rows], float).T
     return xr.Dataset(
         {"measured": ("check", measured), "sd": ("check", sd), "low": ("check", lows),
          "high": ("check", highs), "barred": ("check", ~np.isnan(lows)),
          "met": ("check", (measured >= lows) & (measured <= highs))},
-        coords={"check": [row[0] for row in rows]}, attrs={**size._asdict(), "seed": seed})
+        coords={"check": [row[0] for row in rows]}, attrs=dict(attrs))
 
 
 def abstract_calls(called: np.ndarray) -> tuple[int, int]:
