@@ -68,7 +68,7 @@ flags.DEFINE_integer("seed", 0, "of pre-training, halves, permutations and probe
 flags.DEFINE_float("dose", 0.15, "share of nouns that the embedded corpus's languages have in common")
 flags.DEFINE_enum("topics", "matched", ["matched", "unlike"],
                   "topic distributions of the embedded corpus's languages")
-flags.DEFINE_integer("pretrain_steps", 1024, "steps of the embedded corpus's model")
+flags.DEFINE_integer("pretrain_steps", 512, "steps of the embedded corpus's model")
 
 FIRST_TRACED = 32  # earlier checkpoints of the embedded run are as untrained as step 0
 PROBE_TOKENS = 250  # a language, of the embedded corpus, whose model has 64 units a layer
