@@ -9,6 +9,7 @@ ours is compiled beforehand. References need `pip install xlingjax[test]`.
 """
 
 import datetime
+import functools
 import importlib
 import importlib.metadata
 import os
@@ -174,7 +175,7 @@ def ranking(shapes: Shapes) -> list[Row]:
     times = labels.shape[1] / few
     for name, score in sides.items():
         (a, mine), (b, other) = in_turns(
-            together, lambda score=score: one_by_one(score, responses, labels, few))
+            together, functools.partial(one_by_one, score, responses, labels, few))
         rows.append(Row(
             f"null, {labels.shape[1]:,} permutations of {len(labels):,} x {responses.shape[1]:,}",
             f"{name}, from scratch ({few}, x {times:g})", a, b * times,
@@ -215,7 +216,8 @@ def probes(shapes: Shapes) -> list[Row]:
             x[0, counts[0]], y[0, counts[0]])
         return np.concatenate([fit.coef_.T, fit.intercept_[None]])
 
-    (a, mine), (b, other) = in_turns(lambda: np.asarray(fit_probes(x, y, weight, classes, 1.0)), theirs)
+    (a, mine), (b, other) = in_turns(
+        lambda: np.asarray(fit_probes(x, y, weight, classes, 1.0)), theirs)
     own, best = (objective(x[0, counts[0]], y[0, counts[0]], w, 1.0) for w in (mine[0, 0], other))
     return [Row(
         f"probes, {layers} layers x {runs} runs x {classes} classes, {samples:,} x {width:,}",

@@ -19,7 +19,7 @@ from xlingjax.errors import InputError
 MEMORY = 10  # pairs that L-BFGS keeps
 ITERATIONS = 1000
 SEARCH = 12  # step lengths tried in one iteration
-TOLERANCE = 2e-8  # remaining decrease, as the quadratic model has it, over the objective
+TOLERANCE = 2e-9  # remaining decrease, as the quadratic model has it, over the objective
 
 AnyArray = Array | np.ndarray
 
@@ -134,7 +134,7 @@ def _fit(x: Array, y: Array, weight: Array, classes: int, l2: Array) -> Array:
         features = jnp.where(counts, features, 0)
         # The bias is free, so shifting the features moves nothing but the bias.
         mean = jnp.sum(features, axis=0) / jnp.maximum(jnp.sum(counts), 1).astype(x.dtype)
-        centred = jnp.where(counts, features - mean, 0)
+        centred = features - mean
         ones = jnp.ones_like(centred[:, :1])
         w = _minimise(jnp.append(centred, ones, axis=1), truth, weight, absent, l2)
         bias = w[-1] - jnp.einsum("d,drc->rc", mean, w[:-1]) + absent
