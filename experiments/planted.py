@@ -21,7 +21,7 @@ from xlingjax.analyses import planted, planted_model_table
 SIZE = flags.DEFINE_enum("size", "small", list(planted.SIZES), "Size of the worlds.")
 SEED = flags.DEFINE_integer("seed", 0, "Seed of the worlds and of the permutations.", lower_bound=0)
 WORKDIR = flags.DEFINE_string(
-    "workdir", None, "Folder for the result.nc and planted.csv of either; by default none is written.")
+    "workdir", None, "Folder for result.nc and planted.csv of both; by default none is written.")
 
 
 def main() -> None:

@@ -90,7 +90,10 @@ def test_mutant_dropped_mask_is_caught(monkeypatch):
 
 @functools.cache
 def world(**settings):
-    return planted_model.plant_model(**settings)
+    """A smaller world than the table's, whose bars need rare words and many neurons."""
+    return planted_model.plant_model(**(dict(
+        sentences=160, documents=40, fillers=1000, mlp_width=256, identity=12, length_neurons=12,
+        prevalence=0.15) | settings))
 
 
 def traced(folder, model, corpus, **settings):
@@ -124,7 +127,9 @@ def test_trace_finds_what_was_planted_and_says_so(tmp_path):
 
 
 @pytest.mark.promise
-@pytest.mark.parametrize("kind", ["shuffled labels", "untrained", "disjoint"])
+@pytest.mark.parametrize("kind", [
+    "shuffled labels", *(pytest.param(kind, marks=pytest.mark.slow)
+                         for kind in ("untrained", "disjoint"))])
 def test_trace_of_nothing_says_nothing_found(tmp_path, kind):
     """Disjoint: each language has its own words, names and detectors, so nothing is shared."""
     model, corpus, _ = (world() if kind == "shuffled labels" else world(loans=0)

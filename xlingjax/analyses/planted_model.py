@@ -73,6 +73,7 @@ def plant_model(
     identity: int = 24,
     length_neurons: int = 24,
     constant: float = 0.05,
+    fillers: int = 3000,
     names: int = 40,
     name_share: float = 0.6,
     strength: float = 8.0,
@@ -96,6 +97,8 @@ def plant_model(
             of a loan concept are shared + specific in number, and all shared.
         identity, length_neurons: neurons that read names, or the position, in all.
         constant: share of all neurons.
+        fillers: types of words that carry no concept, in each language. Where they are few, each
+            is said often, and some neurons rightly know a concept by a carrier they like better.
         names: types; each document has one, in `name_share` of its sentences.
         strength: height of a carrier over other words, in sds of a detector's own noise. The
             strongest of a sentence's other words reaches about 1.7.
@@ -112,7 +115,7 @@ def plant_model(
     rng = np.random.default_rng([seed, 0])
     count = concepts + loans
     positives = round(sentences * prevalence)
-    words = _words(languages, concepts, loans, names, positives)
+    words = _words(languages, concepts, loans, names, positives, fillers)
     corpus = _corpus(
         np.random.default_rng([seed, 1]), words, sentences, documents, name_share,
         clustering, length_link, concepts)
@@ -194,7 +197,7 @@ def untrained(model: Model, seed: int = 0) -> Model:
 
 
 def _words(
-    languages: int, concepts: int, loans: int, names: int, carriers: int, fillers: int = 3000,
+    languages: int, concepts: int, loans: int, names: int, carriers: int, fillers: int,
 ) -> Words:
     texts = list(SPECIAL)
 

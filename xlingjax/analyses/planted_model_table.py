@@ -54,7 +54,7 @@ def model_table(
 def calibrated_rows(size: Size, seed: int = 0) -> list[Row]:
     """Precision and recall of the calibrated sets."""
     levels, bars, rows = (0.05, 0.01), (0.94, 0.99), []
-    for strength in (4.0, 8.0):
+    for strength in (2.5, 8.0):
         hits, called, there, names = np.zeros((4, 2), int)
         for world in range(size.worlds):
             model, corpus, truth = plant_size(size, strength=strength, seed=seed + world)
