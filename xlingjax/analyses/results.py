@@ -40,7 +40,8 @@ def read_tree(path: Path) -> dict[str, xr.Dataset]:
     """
     try:
         with xr.open_datatree(path, engine="h5netcdf") as tree:
-            return {node.path.lstrip("/"): node.to_dataset(inherit=False).load()
+            # Kept encodings would cut longer names to the old length when written again.
+            return {node.path.lstrip("/"): node.to_dataset(inherit=False).load().drop_encoding()
                     for node in tree.subtree if node.has_data}
     except (OSError, ValueError, KeyError) as error:
         raise InputError(
