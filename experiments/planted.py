@@ -10,6 +10,8 @@ The precision at FDR 5 % should be near 0.95, the slope of the recovered shared 
 """
 
 import pathlib
+from collections.abc import Callable
+from typing import Any
 
 import xarray as xr
 from absl import flags
@@ -25,7 +27,7 @@ WORKDIR = flags.DEFINE_string(
 
 
 def main() -> None:
-    worlds = {
+    worlds: dict[str, tuple[Any, Callable[..., xr.Dataset]]] = {
         "responses": (planted.SIZES[SIZE.value], planted.planted_table),
         "model": (planted_model_table.SIZES[SIZE.value], planted_model_table.model_table)}
     for name, (size, measure) in worlds.items():

@@ -276,8 +276,8 @@ def _directions(
     needed = len(taken) + 2 * roles
     if needed > width:
         raise InputError(f"width {width} is too small for {roles} roles; give {needed}")
-    rest = rng.normal(size=(width - len(taken), width))
-    full = np.linalg.qr(np.concatenate([taken, rest]).T)[0].T
+    random = rng.normal(size=(width - len(taken), width))
+    full = np.linalg.qr(np.concatenate([taken, random]).T)[0].T
     common, filler, *rest = full[len(taken):len(taken) + roles]
     own = np.array(rest[:languages * concepts]).reshape(languages, concepts, width)
     loan = np.array(rest[languages * concepts:]).reshape(1, loans, width)
