@@ -128,11 +128,11 @@ def test_the_families_of_the_readme_are_the_families():
 @pytest.mark.slow
 @pytest.mark.promise
 def test_the_python_of_the_readme_runs(tmp_path):
-    """On a model of two steps in the place of the quick start's, whose last step is 1024."""
+    """On a model of two steps in the place of the quick start's, whose last step is 512."""
     assert re.search(
-        r"pretrain_steps=N\b|--pretrain_steps.*\n.*default: '1024'", help_of("trace")[1]
+        r"pretrain_steps=N\b|--pretrain_steps.*\n.*default: '512'", help_of("trace")[1]
     )
-    assert 1024 in checkpoint_steps(1024)
+    assert 512 in checkpoint_steps(512)
     corpus = mini_world("train", sentences=60, languages=("eng", "spa"))
     pretrain(
         corpus,
@@ -144,7 +144,7 @@ def test_the_python_of_the_readme_runs(tmp_path):
     codes = blocks(README, "python")
     assert codes
     for code in codes:
-        script = code.replace('revision="1024"', 'revision="2"')
+        script = code.replace('revision="512"', 'revision="2"')
         done = subprocess.run(
             [sys.executable, "-c", script],
             cwd=tmp_path,

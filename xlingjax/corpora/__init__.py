@@ -25,7 +25,8 @@ from xlingjax.corpora.world import mini_world
 
 __all__ = [
     "Batch", "BatchPlan", "Corpus", "Tokens", "bucket_lengths", "concept_anchors",
-    "counted", "make_batch", "mini_world", "parse_conllu", "pieces", "plan_batches", "read_afriwoz", "read_concepts", "read_conllu",
+    "counted", "make_batch", "mini_world", "parse_conllu", "pieces", "plan_batches",
+    "read_afriwoz", "read_concepts", "read_conllu",
     "read_senses", "read_sib200", "read_tatoeba", "read_text", "read_xquad", "shared_pieces",
     "token_detectors", "tokenise", "without_pieces", "wordless", "write_concepts",
 ]
