@@ -107,8 +107,8 @@ def trace(sources: Sequence[Source], corpus: Corpus, settings: TraceSettings, wo
 
     Returns:
         A tree (attribute `last_sound`: the last checkpoint that is "ok"): `health`, `probe`, and for
-        each group of concepts `experts/GROUP` and `claims/GROUP` over checkpoints; of the last sound checkpoint `matched/GROUP` (experts raw and with negatives
-        matched by length), `ladder/GROUP`, `calls/GROUP`, and `neurons`, shared experts with the
+        each group of concepts `experts/GROUP` and `claims/GROUP` over checkpoints; of the last sound
+        checkpoint `matched/GROUP` (experts raw and with negatives matched by length), `ladder/GROUP`, `calls/GROUP`, and `neurons`, shared experts with the
         pieces that make them fire.
 
     Raises:
@@ -245,7 +245,8 @@ class _Trace:
             made = claims(raw, classes, seed=self.settings.seed)
             stay = persistence(raw["expert"].transpose(
                 "checkpoint", "language", "concept", "rank").values)
-            made["persistence"] = (("checkpoint", "checkpoint_b"), xr.DataArray(stay).mean(("dim_2", "dim_3")).values)
+            kept = xr.DataArray(stay).mean(("dim_2", "dim_3")).values
+            made["persistence"] = (("checkpoint", "checkpoint_b"), kept)
             made = made.assign_coords(checkpoint_b=made["checkpoint"].values)
             made.attrs |= {"group": name, "concepts": len(corpus.concepts)}
             joined[f"claims/{slug(name)}"] = made
