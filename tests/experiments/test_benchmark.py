@@ -19,5 +19,6 @@ def test_prints_a_table_in_which_both_sides_agree():
 
 def test_an_unknown_part_is_named():
     done = subprocess.run(
-        [sys.executable, "-m", "experiments.benchmark", "--parts=probe"], capture_output=True, text=True)
+        [sys.executable, "-m", "experiments.benchmark", "--parts=probe"],
+        capture_output=True, text=True)
     assert done.returncode == 1 and "--parts has 'probe'" in done.stderr
