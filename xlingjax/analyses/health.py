@@ -67,7 +67,8 @@ def _row_losses(params: Any, config: Any, objective: Objective, tokens: Any, mas
 
 
 def verdict(losses: xr.Dataset, vocabulary: int, weights: Mapping[str, int], responses: int,
-            fingerprint: str, earlier: Mapping[str, str], published: str = "") -> str:
+            fingerprint: str, earlier: Mapping[str, str], published: str = "",
+            unseen: Sequence[str] = ()) -> str:
     """One phrase on a checkpoint: "ok", or what is wrong with it.
 
     Args:
@@ -78,6 +79,7 @@ def verdict(losses: xr.Dataset, vocabulary: int, weights: Mapping[str, int], res
         fingerprint: of the weights.
         earlier: fingerprint -> label of the checkpoints before this one.
         published: what is known of this upload.
+        unseen: languages that pre-training never saw, of which nothing can be asked.
 
     >>> fine = xr.Dataset({"loss": ("language", [2.0])}, coords={"language": ["eng"]})
     >>> verdict(fine, 100, {}, 0, "ab", {"ab": "step 10"})
@@ -91,7 +93,7 @@ def verdict(losses: xr.Dataset, vocabulary: int, weights: Mapping[str, int], res
         found.append(f"{sum(weights.values()):,} non-finite weights, the first {count:,} in {first}")
     if responses:
         found.append(f"{responses:,} non-finite responses")
-    worse = losses["loss"] > DIVERGED * math.log(vocabulary)
+    worse = (losses["loss"] > DIVERGED * math.log(vocabulary)) & ~losses["language"].isin(list(unseen))
     if bool(worse.any()):
         names: Sequence[str] = losses["language"].values[worse.values].tolist()
         found.append(f"diverged: worse than guessing in {', '.join(names)}")

@@ -293,7 +293,7 @@ class _Trace:
         bad = sum(sum(layers) for layers in responses.attrs["nonfinite"].values())
         known = SERIES[source.name].defects if source.name in SERIES else {}
         status = health.verdict(losses, model.config.vocab_size, model.health, bad,
-                                model.fingerprint, earlier, known.get(source.label, ""))
+                                model.fingerprint, earlier, known.get(source.label, ""), settings.unseen)
         losses = losses.assign(status=status, fingerprint=model.fingerprint,
                                nonfinite_weights=sum(model.health.values()), nonfinite_responses=bad)
         out = {"health": losses}
