@@ -56,7 +56,8 @@ flags.DEFINE_integer("permutations", _T.permutations, "draws of the joint null")
 flags.DEFINE_integer("halvings", _T.halvings, "random halvings of the documents, averaged")
 flags.DEFINE_integer("bootstraps", _T.bootstraps, "draws of documents for pairwise intervals")
 flags.DEFINE_integer("minimum", _T.minimum, "positives and negatives a concept needs in every language")
-flags.DEFINE_integer("ladder_pairs", _T.ladder_pairs, "language pairs for the rungs without anchors")
+flags.DEFINE_integer("ladder_pairs", None, "language pairs for the rungs without anchors; "
+                     f"{_T.ladder_pairs} by default, fewer on the embedded corpus")
 flags.DEFINE_boolean("first_token", True, "whether the first real token counts in the pooling")
 flags.DEFINE_boolean("shuffle_labels", False, "control: permuted labels, in which nothing is to be found")
 flags.DEFINE_boolean("probe", True, "whether to probe for language identity")
@@ -71,7 +72,7 @@ flags.DEFINE_enum("topics", "matched", ["matched", "unlike"],
 flags.DEFINE_integer("pretrain_steps", 512, "steps of the embedded corpus's model")
 
 FIRST_TRACED = 32  # earlier checkpoints of the embedded run are as untrained as step 0
-PROBE_TOKENS = 250  # a language, of the embedded corpus, whose model has 64 units a layer
+SMALLER = {"probe_tokens": 250, "ladder_pairs": 2}  # on the embedded corpus, to end within minutes
 NAMED = ("revisions", "subfolders", "template", "step_list", "tokenizer", "concepts", "tokens_per_step")
 EMBEDDED = ("dose", "topics", "pretrain_steps")  # flags of the one way to run, refused in the other
 OWN_FORMS = 24  # of the 45 that mini_world says enough of to trace
@@ -123,8 +124,14 @@ def named() -> tuple[tuple[Source, ...], Corpus, tuple[str, ...]]:
 
 
 def _probe_settings() -> ProbeSettings:
-    default = PROBE_TOKENS if FLAGS.model is None else _P.tokens
-    return dataclasses.replace(_P, tokens=FLAGS.probe_tokens or default)
+    return dataclasses.replace(_P, tokens=_chosen("probe_tokens", _P.tokens))
+
+
+def _chosen(name: str, default: int) -> int:
+    """A flag, or its default, which is smaller on the embedded corpus."""
+    if FLAGS[name].value is not None:
+        return FLAGS[name].value
+    return SMALLER[name] if FLAGS.model is None else default
 
 
 def _refuse_present(names: tuple[str, ...], why: str) -> None:
@@ -157,7 +164,7 @@ def main() -> None:
     settings = TraceSettings(
         sites=tuple(FLAGS.sites) or None, pool=FLAGS.pool, k=FLAGS.k,
         permutations=FLAGS.permutations, halvings=FLAGS.halvings, bootstraps=FLAGS.bootstraps,
-        minimum=FLAGS.minimum, ladder_pairs=FLAGS.ladder_pairs,
+        minimum=FLAGS.minimum, ladder_pairs=_chosen("ladder_pairs", _T.ladder_pairs),
         first_token=FLAGS.first_token, shuffle=FLAGS.shuffle_labels, dtype=FLAGS.dtype,
         batch_tokens=FLAGS.batch_tokens, seed=FLAGS.seed,
         probe=_probe_settings() if FLAGS.probe else None)
