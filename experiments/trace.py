@@ -129,8 +129,9 @@ def _probe_settings() -> ProbeSettings:
 
 def _chosen(name: str, default: int) -> int:
     """A flag, or its default, which is smaller on the embedded corpus."""
-    if FLAGS[name].value is not None:
-        return FLAGS[name].value
+    given = FLAGS[name].value
+    if given is not None:
+        return int(given)
     return SMALLER[name] if FLAGS.model is None else default
 
 

@@ -23,8 +23,7 @@ h2 { font-size: 1.3rem; margin: 2.6rem 0 .6rem; padding-top: .8rem; border-top: 
 h3 { font-size: 1.05rem; margin: 1.6rem 0 .4rem; }
 p, ul { margin: .5rem 0; }
 a { color: var(--blue); }
-nav { font-size: .92rem; margin: .8rem 0; }
-nav a { margin-right: 1rem; white-space: nowrap; }
+nav { font-size: .92rem; margin: .8rem 0; display: flex; flex-wrap: wrap; gap: .2rem 1rem; }
 figure { margin: 1rem 0 1.4rem; }
 figure img { max-width: 100%; height: auto; display: block; }
 figcaption { color: var(--dim); font-size: .92rem; margin-top: .4rem; }

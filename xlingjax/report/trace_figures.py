@@ -108,8 +108,8 @@ def sharing(claims: xr.Dataset, group: str, name: str) -> Figure:
         right.axhline(0, color=style.NULL, linewidth=0.8)
         right.axhline(1, color=style.CEILING, linewidth=0.8, linestyle="--")
         right.set_ylabel("shared fraction")
-        right.set_ylim(-0.3, 1.1)
-        right.legend(fontsize=7.5)
+        right.set_ylim(-0.3, 1.45)
+        right.legend(fontsize=7.5, ncols=2, loc="upper right")
         right.set_title("above null, as a part of what could be found")
         return Figure(f"sharing_{name}", style.png(canvas), f"sharing of experts, {group}", (
             f"Group “{group}”, k = {claims.attrs['k']}. Left: the share of a concept's k experts that two "

@@ -70,7 +70,7 @@ def _fraction(one: xr.Dataset, group: str) -> str:
     value = float(last["shared_fraction"].isel(pairs=0))
     if np.isnan(value):
         return f"{group}: the shared fraction is not estimable, because ceilings are not above their null."
-    text = (f"{group}: shared fraction {value:.2f} [{_number(last['shared_fraction_low'], 0)}, "
+    text = (f"{group}: shared fraction {value:.3f} [{_number(last['shared_fraction_low'], 0)}, "
             f"{_number(last['shared_fraction_high'], 0)}] at the last sound checkpoint")
     low, high = float(one["rise_low"].isel(pairs=0)), float(one["rise_high"].isel(pairs=0))
     start = int(one["rise_from"].isel(pairs=0))
