@@ -36,6 +36,18 @@ def figure(columns: int = 1, rows: int = 1, *, width: float = 7.2, height: float
         yield canvas, axes
 
 
+@contextmanager
+def panels(count: int, *, height: float = 3.2, sharey: bool = False
+           ) -> Iterator[tuple[Figure, np.ndarray]]:
+    """A figure of `count` panels, two a row, so that type stays readable; axes come as one list."""
+    columns = min(count, 2)
+    with figure(columns, -(-count // columns), width=8.6 if columns == 2 else 5.6, height=height,
+                sharey=sharey) as (canvas, grid):
+        for spare in grid.ravel()[count:]:
+            spare.set_visible(False)
+        yield canvas, grid.ravel()[:count]
+
+
 def png(canvas: Figure) -> bytes:
     """The figure as PNG bytes, the same bytes for the same figure."""
     buffer = io.BytesIO()

@@ -123,8 +123,8 @@ def sharing(claims: xr.Dataset, group: str, name: str) -> Figure:
 def ladder(datasets: Mapping[str, xr.Dataset], classes: Mapping[str, np.ndarray]) -> Figure:
     """Overlap on every rung beside its own null, same-script and cross-script pairs apart."""
     groups = list(datasets)
-    with style.figure(len(groups), width=3.1 * len(groups) + 2.4, height=3.6, sharey=True) as (canvas, grid):
-        for axes, group in zip(grid[0], groups):
+    with style.panels(len(groups), height=3.4, sharey=True) as (canvas, grid):
+        for axes, group in zip(grid, groups):
             rungs = [str(rung) for rung in datasets[group]["rung"].values]
             for i, (pairs, chosen) in enumerate(classes.items()):
                 x = np.arange(len(rungs)) + (i - (len(classes) - 1) / 2) * 0.18
@@ -136,9 +136,9 @@ def ladder(datasets: Mapping[str, xr.Dataset], classes: Mapping[str, np.ndarray]
                 axes.plot(x, over, linestyle="", marker=style.MARKERS[i], color=style.PALETTE[i], label=pairs)
             axes.set_xticks(range(len(rungs)), rungs, rotation=40, ha="right")
             axes.set_title(group)
-        grid[0, 0].set_ylabel("experts shared (share of k)")
-        grid[0, 0].set_ylim(bottom=0)
-        grid[0, -1].legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=8)
+            axes.set_ylabel("experts shared (share of k)")
+        grid[0].set_ylim(bottom=0)
+        grid[0].legend(fontsize=8)
         return Figure("ladder", style.png(canvas), "the sharing ladder", (
             "How much sharing survives as explanations are taken away, from left to right in each panel: "
             "detectors of single tokens, the model before training, the trained model, the trained model "
@@ -269,8 +269,8 @@ def reach(experts: xr.Dataset, pairs: np.ndarray, group: str, name: str) -> Figu
 def persistence(claims: Mapping[str, xr.Dataset]) -> Figure:
     """How many experts of one checkpoint are experts at another."""
     groups = list(claims)
-    with style.figure(len(groups), width=3.2 * len(groups) + 1.2, height=3.0) as (canvas, grid):
-        for axes, group in zip(grid[0], groups):
+    with style.panels(len(groups), height=3.2) as (canvas, grid):
+        for axes, group in zip(grid, groups):
             values = claims[group]["persistence"].values
             image = axes.imshow(values, cmap=style.SEQUENTIAL, vmin=0, vmax=1, origin="lower")
             style.checkpoint_axis(axes, steps_of(claims[group]))
@@ -278,8 +278,8 @@ def persistence(claims: Mapping[str, xr.Dataset]) -> Figure:
             axes.set_yticks(range(len(steps)), [str(s) for s in steps])
             axes.set_title(group)
             axes.grid(False)
-        grid[0, 0].set_ylabel("experts at checkpoint")
-        canvas.colorbar(image, ax=grid[0], label="share kept")
+            axes.set_ylabel("experts at checkpoint")
+        canvas.colorbar(image, ax=list(grid), label="share kept")
         return Figure("persistence", style.png(canvas), "persistence of expert sets between checkpoints", (
             "The share of the experts at one checkpoint (row) that are experts at another (column), mean over "
             "languages and concepts. Early rows that stay dark under later columns mean that experts change."))
