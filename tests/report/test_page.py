@@ -30,6 +30,7 @@ def test_the_slider_is_a_labelled_native_input(sections) -> None:
     text = page.render("T", [], sections, "")
     assert '<label for="steps">Checkpoint</label><input type="range" id="steps"' in text
     assert text.count("data-name=") == 2
+    assert "img[hidden] { display: none; }" in text, "the page's own display rule must not undo hidden"
 
 
 def test_figures_are_written_beside_the_page(sections, tmp_path) -> None:

@@ -26,6 +26,7 @@ a { color: var(--blue); }
 nav { font-size: .92rem; margin: .8rem 0; display: flex; flex-wrap: wrap; gap: .2rem 1rem; }
 figure { margin: 1rem 0 1.4rem; }
 figure img { max-width: 100%; height: auto; display: block; }
+figure img[hidden] { display: none; }
 figcaption { color: var(--dim); font-size: .92rem; margin-top: .4rem; }
 .wide { overflow-x: auto; }
 .wide:focus-visible, a:focus-visible, input:focus-visible, summary:focus-visible { outline: 3px solid var(--blue); outline-offset: 2px; }
