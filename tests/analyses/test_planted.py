@@ -24,7 +24,6 @@ def test_small_table_meets_its_bars_within_sampling_error():
 
 
 @pytest.mark.slow
-@pytest.mark.promise
 def test_full_table_meets_its_bars():
     table = planted.planted_table(planted.SIZES["full"]).to_dataframe()
     barred = table[table.barred]

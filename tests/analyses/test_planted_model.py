@@ -39,7 +39,6 @@ def test_small_table_meets_its_bars_within_sampling_error(part):
 
 
 @pytest.mark.slow
-@pytest.mark.promise
 def test_full_table_meets_its_bars():
     size = table.SIZES["full"]
     rows = [row for part in (table.calibrated_rows, table.fraction_rows, table.call_rows,

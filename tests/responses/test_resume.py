@@ -188,7 +188,6 @@ def test_killed_processes_resume_to_the_same_bytes(tmp_path):
     kill_and_resume(tmp_path, 4, seed=0)
 
 
-@pytest.mark.promise
 @pytest.mark.slow
 def test_fifty_kills(tmp_path):
     kill_and_resume(tmp_path, 50, seed=1)

@@ -61,7 +61,7 @@ def test_training_lowers_the_loss_of_the_languages_it_sees(config, objective, tm
     pretrain(corpus(), config, chosen, tmp_path)
     first, *_, last = lines(tmp_path)
     for language in ("lat", "cyr", "gre"):
-        assert last["held_out_loss"][language] < first["held_out_loss"][language] - 0.8
+        assert last["held_out_loss"][language] < first["held_out_loss"][language] - 0.5
 
 
 def test_the_plan_names_size_tokens_memory_and_languages(run):
