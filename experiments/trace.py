@@ -71,7 +71,7 @@ flags.DEFINE_enum("topics", "matched", ["matched", "unlike"],
                   "topic distributions of the embedded corpus's languages")
 flags.DEFINE_integer("pretrain_steps", 512, "steps of the embedded corpus's model")
 
-FIRST_TRACED = 64  # earlier checkpoints of the embedded run are as untrained as step 0
+FIRST_TRACED = 64  # of the embedded run, beside step 0, to end within minutes
 SMALLER = {"probe_tokens": 250, "ladder_pairs": 2}  # on the embedded corpus, to end within minutes
 NAMED = ("revisions", "subfolders", "template", "step_list", "tokenizer", "concepts", "tokens_per_step")
 EMBEDDED = ("dose", "topics", "pretrain_steps")  # flags of the one way to run, refused in the other
