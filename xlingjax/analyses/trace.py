@@ -106,10 +106,11 @@ def trace(sources: Sequence[Source], corpus: Corpus, settings: TraceSettings, wo
         say: gets the plan and one line a checkpoint.
 
     Returns:
-        A tree (attribute `last_sound`: the last checkpoint that is "ok"): `health`, `probe`, and for
-        each group of concepts `experts/GROUP` and `claims/GROUP` over checkpoints; of the last sound
-        checkpoint `matched/GROUP` (experts raw and with negatives matched by length), `ladder/GROUP`, `calls/GROUP`, and `neurons`, shared experts with the
-        pieces that make them fire.
+        A tree (attribute `last_sound`: the last checkpoint that is "ok"): `health`, `probe`, and
+        for each group of concepts `experts/GROUP` and `claims/GROUP` over checkpoints; of the last
+        sound checkpoint `matched/GROUP` (experts raw and with negatives matched by length),
+        `ladder/GROUP`, `calls/GROUP`, and `neurons`, shared experts with the pieces that make them
+        fire.
 
     Raises:
         InputError: checkpoints, corpus and settings do not fit, or the workdir holds another trace.
