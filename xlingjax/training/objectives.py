@@ -12,7 +12,7 @@ from xlingjax.models.transformer import forward, unembed
 
 OBJECTIVES = ("causal", "masked")
 # Floats; more logits are computed in chunks of rows, and again in the backward pass.
-LOGITS_AT_ONCE = 1 << 24
+LOGITS_AT_ONCE = 1 << 22
 
 
 @dataclasses.dataclass(frozen=True)
