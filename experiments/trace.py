@@ -149,10 +149,11 @@ def read_corpus(name: str) -> Corpus:
     if path.is_file():
         return read_sib200(path, languages)
     if any(path.glob("*.conllu*")):
-        files = sorted(path.glob("*.conllu*"))
-        corpus = read_conllu(files, parallel=True)
-    else:
-        corpus = read_concepts(path)
+        corpus = read_conllu(sorted(path.glob("*.conllu*")), languages=languages, parallel=True)
+        # All features are one group: most have one value that every treebank marks, and an interval
+        # over concepts needs several.
+        return dataclasses.replace(corpus, groups=("feature",) * len(corpus.concepts))
+    corpus = read_concepts(path)
     return corpus.language(*languages) if languages else corpus
 
 

@@ -56,7 +56,7 @@ def claims(experts: xr.Dataset, classes: Mapping[str, np.ndarray], level: float 
     Returns:
         Dimensions `pairs`, `checkpoint`. `overlap`, `null`, `band`, `p`, `ceiling`, `same_half`,
         `name_null`, `shared_fraction`, with `_low` and `_high` where bootstrapped over concepts and
-        languages; `estimable`, the share of pairs with a shared fraction; `emergence`, the index of
+        languages; `above`, overlap above the band; `estimable`, the share of pairs with a shared fraction; `emergence`, the index of
         the first checkpoint above the band for good, -1 = none; `rise` of the shared fraction from
         the first estimable checkpoint to the last, NaN with fewer than two; `members`, the pairs of
         each class.
@@ -89,6 +89,7 @@ def claims(experts: xr.Dataset, classes: Mapping[str, np.ndarray], level: float 
     out = {
         "overlap": (dims, observed), "null": (dims, of_null.mean(0)),
         "null_sd": (dims, of_null.std(0, ddof=1)), "band": (dims, band.upper), "p": (dims, band.p),
+        "above": (dims, observed > band.upper),
         "ceiling": (dims, _class_means(ceilings, pairs)),
         "shared_fraction": (dims, fraction_mean),
         "estimable": (dims, _class_means((~np.isnan(fraction)).astype(float), pairs)),
@@ -112,7 +113,7 @@ def claims(experts: xr.Dataset, classes: Mapping[str, np.ndarray], level: float 
               "language_b": experts["language_b"]}
     return xr.Dataset(out, coords=coords, attrs={
         "k": experts.attrs["k"], "level": level, "smallest_p": band.smallest_p,
-        "interval": "bootstrap over concepts and languages, crossed"})
+        "interval": "bootstrap over concepts and languages, crossed", "p": "max-T"})
 
 
 def _mean(values: np.ndarray, axis: int) -> np.ndarray:

@@ -38,11 +38,25 @@ def read_tree(path: Path) -> dict[str, xr.Dataset]:
     Raises:
         InputError: the file is damaged.
     """
+    tree = open_result(path)
+    return {node.path.lstrip("/"): node.to_dataset(inherit=False)
+            for node in tree.subtree if node.has_data}
+
+
+def open_result(path: Path) -> xr.DataTree:
+    """What `write_tree` wrote, with the attributes of the whole, in memory.
+
+    Raises:
+        InputError: the file is damaged.
+    """
     try:
         with xr.open_datatree(path, engine="h5netcdf") as tree:
             # Kept encodings would cut longer names to the old length when written again.
-            return {node.path.lstrip("/"): node.to_dataset(inherit=False).load().drop_encoding()
-                    for node in tree.subtree if node.has_data}
+            found = xr.DataTree.from_dict({
+                node.path: node.to_dataset(inherit=False).load().drop_encoding()
+                for node in tree.subtree if node.has_data})
+            found.attrs = dict(tree.attrs)
+            return found
     except (OSError, ValueError, KeyError) as error:
         raise InputError(
             f"{path} is damaged ({error}); delete it and start again with the same --workdir, "

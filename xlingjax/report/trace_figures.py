@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 from xlingjax.report import style
 from xlingjax.report.page import Figure, Slides
 
+THIN = "; thin lines are single runs"
 SUBSETS = {"all": "all tokens", "unseen": "types unseen in training", "shared": "types of 2+ languages"}
 
 
@@ -22,6 +23,13 @@ def steps_of(dataset: xr.Dataset) -> np.ndarray:
 
 def _band(axes: Axes, x: np.ndarray, low: ArrayLike, high: ArrayLike, colour: str) -> None:
     axes.fill_between(x, np.asarray(low), np.asarray(high), color=colour, alpha=0.18, linewidth=0)
+
+
+def _runs(axes: Axes, x: np.ndarray, one: xr.Dataset, what: str, colour: str) -> None:
+    """Each run as a thin line, where several are combined."""
+    if "run" in one.dims:
+        for name in one["run"].values:
+            axes.plot(x, one[f"{what}_runs"].sel(run=name), color=colour, linewidth=0.6, alpha=0.6)
 
 
 def losses(health: xr.Dataset) -> Figure:
@@ -64,8 +72,8 @@ def probe(dataset: xr.Dataset) -> list[Figure]:
             "Language identification by a linear probe at the last sound checkpoint. Left: all held-out "
             "tokens, where a look-up of token types already gives languages away (dashed). Middle: token "
             "types that the probe never saw in training, where the control task (one random label a "
-            "type) must lie at chance. Right: types that occur in two or more languages. Bands: 95 % "
-            "over documents.")))
+            "type) must lie at chance. Right: types that occur in two or more languages. Bands: "
+            f"{dataset.attrs['interval']}.")))
     with style.figure(3, height=3.0, sharey=True) as (canvas, grid):
         for axes, (subset, title) in zip(grid[0], SUBSETS.items()):
             values = dataset["accuracy"].sel(subset=subset).transpose("layer", "checkpoint").values
@@ -91,6 +99,7 @@ def sharing(claims: xr.Dataset, group: str, name: str) -> Figure:
         left.plot(x, first["ceiling"], color=style.CEILING, linestyle="--", label="ceiling: language with itself")
         left.plot(x, first["overlap"], color=style.PALETTE[0], marker="o", label="overlap")
         _band(left, x, first["overlap_low"], first["overlap_high"], style.PALETTE[0])
+        _runs(left, x, first, "overlap", style.PALETTE[0])
         left.plot(x, first["null"], color=style.NULL, label="joint null")
         _band(left, x, first["null"], first["band"], style.NULL)
         left.plot(x, first["name_null"], color=style.PALETTE[1], linestyle=":", label="concept-name null")
@@ -105,6 +114,7 @@ def sharing(claims: xr.Dataset, group: str, name: str) -> Figure:
             one = claims.sel(pairs=pairs)
             right.plot(x, one["shared_fraction"], color=style.PALETTE[i], marker=style.MARKERS[i], label=str(pairs))
             _band(right, x, one["shared_fraction_low"], one["shared_fraction_high"], style.PALETTE[i])
+            _runs(right, x, one, "shared_fraction", style.PALETTE[i])
         right.axhline(0, color=style.NULL, linewidth=0.8)
         right.axhline(1, color=style.CEILING, linewidth=0.8, linestyle="--")
         right.set_ylabel("shared fraction")
@@ -117,7 +127,7 @@ def sharing(claims: xr.Dataset, group: str, name: str) -> Figure:
             "two halves of its documents), the joint null with its 95 % band over all checkpoints (labels "
             "permuted alike in all languages), permuted concept names, and random sets with the same layers "
             "and sites. Right: (overlap - null) / (ceiling - null); points are missing where a ceiling is not "
-            "above its null. Bands: 95 % over concepts and languages."))
+            f"above its null. Bands: 95 %, {claims.attrs['interval']}{THIN if 'run' in claims.dims else ''}."))
 
 
 def ladder(datasets: Mapping[str, xr.Dataset], classes: Mapping[str, np.ndarray]) -> Figure:

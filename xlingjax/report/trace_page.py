@@ -47,6 +47,8 @@ def build(tree: xr.DataTree) -> list[Section]:
     """The sections of the page."""
     claims, experts = datasets(tree, "claims"), datasets(tree, "experts")
     sections = [_sharing(claims), _layers(claims, experts), _ladder(tree, claims)]
+    if any("run" in one.dims for one in claims.values()):
+        sections.insert(1, _each_run(claims))
     if "probe" in tree.children:
         probe = until_last_sound(tree, tree.children["probe"].to_dataset(inherit=False))
         sections.append(Section("Language identity by layer", [*figures.probe(probe), _confusions(probe)]))
@@ -65,12 +67,27 @@ def _sharing(claims: Mapping[str, xr.Dataset]) -> Section:
             "chance_stratified", "chance_marginal", "same_half", "shared_fraction", "shared_fraction_low",
             "shared_fraction_high", "estimable"))] for pairs in one["pairs"].values]
         parts.append(Table(
-            ["pairs", "overlap", "low", "high", "joint null", "band", "p (max-T)", "ceiling", "name null",
+            ["pairs", "overlap", "low", "high", "joint null", "band", f"p ({one.attrs['p']})", "ceiling", "name null",
              "stratified", "marginal", "same half", "shared fraction", "low", "high", "estimable"],
             rows, f"Last sound checkpoint, group “{group}”, {one.attrs['concepts']} concepts, k = {one.attrs['k']}; "
             f"smallest attainable p {one.attrs['smallest_p']:.3f}"))
     parts.append(figures.persistence(claims))
     return Section("Sharing over training", parts)
+
+
+def _each_run(claims: Mapping[str, xr.Dataset]) -> Section:
+    """Every run's own numbers, so that a mean hides none."""
+    rows = []
+    for group, one in claims.items():
+        last = one.isel(checkpoint=-1)
+        for name in one["run"].values:
+            for pairs in one["pairs"].values:
+                at = last.sel(run=name, pairs=pairs)
+                rows.append([group, str(pairs), str(name), *(float(at[f"{what}_runs"]) for what in (
+                    "overlap", "null", "band", "ceiling", "shared_fraction"))])
+    return Section("Run by run", [Table(
+        ["group", "pairs", "run", "overlap", "joint null", "its band", "ceiling", "shared fraction"], rows,
+        "Last sound checkpoint of every run; the interval of the mean rests on as many numbers as there are runs")])
 
 
 def _layers(claims: Mapping[str, xr.Dataset], experts: Mapping[str, xr.Dataset]) -> Section:
@@ -151,7 +168,7 @@ def _neurons(tree: xr.DataTree) -> Section:
         "Shared experts of all language pairs (same documents) and what explains them. Anchor: a maximising "
         "piece is the same in both languages. Length: no longer an expert against negatives of equal length. "
         "Abstract: neither explanation was found."))
-    shown = tree.children["neurons"].to_dataset(inherit=False)
+    shown = tree.children["neurons"].to_dataset(inherit=False) if "neurons" in tree.children else xr.Dataset()
     for i in range(shown.sizes.get("expert", 0)):
         one = shown.isel(expert=i)
         examples = json.loads(str(one["examples"].item()))

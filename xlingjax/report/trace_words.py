@@ -12,7 +12,8 @@ def summary(tree: xr.DataTree) -> list[str]:
     """The sentences at the head of the page.
 
     The rules: sharing is reported for a group only where the overlap of pre-training languages
-    exceeds the simultaneous band at the last sound checkpoint, a rise only where the interval of the
+    exceeds the simultaneous band at the last sound checkpoint (of several runs: the mean exceeds the
+    mean band, and overlap - null lies above zero between runs), a rise only where the interval of the
     shared fraction's change lies above zero, abstraction only where both anchor-free rungs exceed
     their null by two standard deviations.
     """
@@ -24,10 +25,10 @@ def summary(tree: xr.DataTree) -> list[str]:
     found = False
     for slug, one in claims.items():
         group, last = one.attrs["group"], one.isel(checkpoint=-1)
-        if not bool(last["overlap"].isel(pairs=0) > last["band"].isel(pairs=0)):
+        if not bool(last["above"].isel(pairs=0)):
             sentences.append(
                 f"{group}: overlap {_number(last['overlap'], 0)} is not above its null at the last sound checkpoint "
-                f"({_number(last['null'], 0)}, band {_number(last['band'], 0)}).")
+                f"({_number(last['null'], 0)}, band {_number(last['band'], 0)}{_runs(last)}).")
             continue
         found = True
         sentences.append(_above(one, group))
@@ -40,7 +41,8 @@ def summary(tree: xr.DataTree) -> list[str]:
     sentences += _health(tree.children["health"].to_dataset(inherit=False))
     sentences.append(
         "One pre-training run: the figures describe it and say nothing of runs with another seed."
-        if tree.attrs["replicates"].startswith("one run") else f"Replicates: {tree.attrs['replicates']}.")
+        if tree.attrs["replicates"].startswith("one run") else
+        f"{tree.attrs['replicates']}: means over runs, intervals by Student's t between them.")
     return sentences if found else [NOTHING, *sentences]
 
 
@@ -61,8 +63,15 @@ def _above(one: xr.Dataset, group: str) -> str:
     return (f"{group}: experts of pre-training languages overlap by {_number(last['overlap'], 0)} of k = "
             f"{one.attrs['k']} [{_number(last['overlap_low'], 0)}, {_number(last['overlap_high'], 0)}] at the "
             f"last checkpoint, above the joint null ({_number(last['null'], 0)}, band "
-            f"{_number(last['band'], 0)}; p = {float(last['p'].isel(pairs=0)):.3f}){since}; the ceiling is "
-            f"{_number(last['ceiling'], 0)}.")
+            f"{_number(last['band'], 0)}; p = {float(last['p'].isel(pairs=0)):.3f} by {one.attrs['p']}{_runs(last)})"
+            f"{since}; the ceiling is {_number(last['ceiling'], 0)}.")
+
+
+def _runs(last: xr.Dataset) -> str:
+    """How many runs exceed their own band, where several are combined."""
+    if "run" not in last.dims:
+        return ""
+    return f"; {int(last['runs_above'].isel(pairs=0))} of {last.sizes['run']} runs above their own"
 
 
 def _fraction(one: xr.Dataset, group: str) -> str:
@@ -114,7 +123,7 @@ def _controls(tree: xr.DataTree, claims: dict[str, xr.Dataset]) -> list[str]:
         if "unseen" not in one["pairs"].values:
             continue
         last = one.isel(checkpoint=-1).sel(pairs="unseen")
-        above = bool(last["overlap"] > last["band"])
+        above = bool(last["above"])
         out.append(f"{one.attrs['group']}, control: pairs with {', '.join(unseen)}, which pre-training never saw, "
                    f"overlap by {float(last['overlap']):.3f}, {'above' if above else 'not above'} the band "
                    f"({float(last['band']):.3f}).")
