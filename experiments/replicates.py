@@ -12,6 +12,7 @@ numbers stand in the report beside the mean. Runs must be traced on the same cor
 and, but for the seed, with the same settings; what differs is named.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from absl import flags
@@ -30,17 +31,31 @@ flags.DEFINE_list("traces", None, "workdirs of finished traces, one a pre-traini
 flags.DEFINE_string("workdir", "runs/replicates", "folder of the combined result and its report")
 
 
+def short_names(folders: Sequence[Path]) -> list[str]:
+    """The shortest ends of the paths that differ.
+
+    >>> short_names([Path("runs/seed0/pud"), Path("runs/seed1/pud")])
+    ['seed0/pud', 'seed1/pud']
+
+    Raises:
+        InputError: a folder is named twice.
+    """
+    twice = [str(folder) for folder in folders if folders.count(folder) > 1]
+    if twice:
+        raise InputError(f"--traces names {twice[0]} twice; a replicate is another pre-training run")
+    for length in range(1, max(len(folder.parts) for folder in folders) + 1):
+        names = ["/".join(folder.parts[-length:]) for folder in folders]
+        if len(set(names)) == len(names):
+            break
+    return names
+
+
 def main() -> None:
     folders = [Path(name) for name in FLAGS.traces]
-    names = [folder.name for folder in folders]
-    if len(set(names)) < len(names):
-        names = [str(folder) for folder in folders]
     runs = {}
-    for name, folder in zip(names, folders):
+    for name, folder in zip(short_names(folders), folders):
         if not (folder / "result.nc").exists():
             raise InputError(f"{folder} holds no result.nc; give the --workdir of a finished trace")
-        if name in runs:
-            raise InputError(f"--traces names {name} twice; a replicate is another pre-training run")
         runs[name] = open_result(folder / "result.nc")
     tree = combine(runs)
     workdir = Path(FLAGS.workdir)
