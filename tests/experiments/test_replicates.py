@@ -1,0 +1,122 @@
+"""Several runs by command: one report of three traces, what is refused, the commands of the real-text runs."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny_trace
+
+from xlingjax.analyses.results import open_result, write_tree
+from xlingjax.analyses.trace import trace
+
+ROOT = Path(__file__).parents[2]
+
+
+def python(*arguments: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=ROOT,
+        text=True,
+        capture_output=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
+
+
+@pytest.fixture(scope="module")
+def traces(tmp_path_factory) -> list[Path]:
+    """Three runs of two checkpoints of random models, traced."""
+    home = tmp_path_factory.mktemp("runs")
+    folders = []
+    for seed in range(3):
+        folder = home / f"run{seed}" / "trace"
+        sources = tiny_trace.checkpoints(
+            home / f"model{seed}",
+            {"step0": tiny_trace.model(10 + seed), "step10": tiny_trace.model(20 + seed)},
+        )
+        tree = trace(sources, tiny_trace.corpus(), tiny_trace.SETTINGS, folder / "trace")
+        write_tree(folder / "result.nc", tree)
+        folders.append(folder)
+    return folders
+
+
+@pytest.mark.slow
+@pytest.mark.promise
+def test_three_traces_make_one_report(traces, tmp_path) -> None:
+    done = python(
+        "-m", "experiments.replicates", f"--traces={','.join(map(str, traces))}",
+        f"--workdir={tmp_path}")  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "3 pre-training runs (run0/trace, run1/trace, run2/trace)" in done.stdout
+    tree = open_result(tmp_path / "result.nc")
+    runs = [open_result(folder / "result.nc") for folder in traces]
+    for node, name in (("experts/own_form", "overlap_mean"), ("probe", "accuracy")):
+        each = np.stack([one[node][name].values for one in runs])
+        np.testing.assert_allclose(tree[node][name].values, each.mean(0))
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "Run by run" in page and "run2/trace" in page
+    assert "Student&#x27;s t between 3 runs" in page
+    first = re.search(r"<ul><li>(.*?)</li>", page)
+    assert first and first[1].startswith("Nothing found"), "random models share nothing"
+    assert "One pre-training run" not in page
+    assert len((tmp_path / "summary.csv").read_text().splitlines()) == 5
+
+
+@pytest.mark.slow
+def test_the_same_run_twice_is_refused(traces) -> None:
+    done = python("-m", "experiments.replicates", f"--traces={traces[0]},{traces[0]}")
+    assert done.returncode == 1 and "twice; a replicate is another pre-training run" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_folder_without_a_trace_is_refused(tmp_path) -> None:
+    done = python("-m", "experiments.replicates", f"--traces={tmp_path},{tmp_path / 'b'}")
+    assert done.returncode == 1
+    assert done.stderr == (
+        f"error: {tmp_path} holds no result.nc; give the --workdir of a finished trace\n"
+    )
+
+
+@pytest.mark.parametrize("name", ["replicates", "real_text"])
+def test_doctests(name) -> None:
+    """Here and not with the package's: two experiments in one process define the same flags twice."""
+    done = python("-m", "doctest", "-v", f"experiments/{name}.py")
+    assert done.returncode == 0 and "1 passed" in done.stdout.replace("1 tests", "1"), done.stdout
+
+
+class TestRealText:
+    def test_its_commands_have_flags_that_exist(self) -> None:
+        listed = python("-c", (
+            "import json; from pathlib import Path; from experiments.real_text import commands;"
+            "print(json.dumps(commands(Path('data'), Path('runs'), ['0', '1'], 1536)))"))  # fmt: skip
+        commands = json.loads(listed.stdout)
+        assert [one[0].split(".")[1] for one in commands] == [
+            *["pretrain", "trace", "trace"] * 2, "replicates", "replicates"]  # fmt: skip
+        for name in ("pretrain", "trace", "replicates"):
+            known = set(re.findall(
+                r"--(?:\[no\])?(\w+)", python("-m", f"experiments.{name}", "--help").stdout))  # fmt: skip
+            for module, *flags in commands:
+                if module == f"experiments.{name}":
+                    used = {flag[2:].split("=")[0] for flag in flags}
+                    assert {flag.removeprefix("no") for flag in used} <= known
+
+    @pytest.mark.parametrize(
+        ("flags", "said"),
+        [
+            (["--data=nowhere"], "--data=nowhere lacks text/opensource_guide.tsv.xz"),
+            (["--seeds=1"], "--seeds=1: give two or more different whole numbers"),
+            (["--steps=3"], "--steps=3; it must be 16 or more"),
+        ],
+    )
+    def test_what_is_wrong_is_said_at_once(self, flags, said, tmp_path) -> None:
+        for name in ("opensource_guide", "djangogirls", "global_asp", "udhr"):
+            (tmp_path / "text").mkdir(exist_ok=True)
+            (tmp_path / "text" / f"{name}.tsv.xz").touch()
+        (tmp_path / "sib200.tsv.xz").touch()
+        (tmp_path / "pud").mkdir()
+        done = python("-m", "experiments.real_text", f"--data={tmp_path}", *flags)
+        assert done.returncode == 1 and said in done.stderr and "Traceback" not in done.stderr
