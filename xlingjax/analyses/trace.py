@@ -1,6 +1,7 @@
 """The main job: every measure at every checkpoint of a pre-training run, resumed by checkpoint."""
 
 import dataclasses
+import functools
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from xlingjax.analyses import expert_pieces, health, ladder
 from xlingjax.analyses.checkpoints import SERIES, Source
 from xlingjax.analyses.claims import CLASSES, claims, pair_classes
 from xlingjax.analyses.concept_experts import concept_experts
+from xlingjax.analyses.finished import RESULT, is_finished, record, recorded, sign
 from xlingjax.analyses.language_probe import ProbeSettings, probe_checkpoint
 from xlingjax.analyses.results import read_tree, write_tree
 from xlingjax.corpora.corpus import Corpus
@@ -31,7 +33,6 @@ from xlingjax.responses.planning import Plan, plan
 from xlingjax.responses.responses import Responses
 
 DENSE_BYTES = 2**30  # responses up to this size are held in memory while they are analysed
-RESULT = "checkpoint.nc"  # in a checkpoint's folder, written when all of it is known
 LONGEST = 512  # tokens of a sentence where the model sets no limit
 MATCHED = ("expert", "expert_ap", "ap_at_k", "null_ap_at_k", "prevalence", "overlap_mean",
            "covariate_ap", "covariate_p")  # what is compared before and after matching for length
@@ -135,7 +136,7 @@ def trace(sources: Sequence[Source], corpus: Corpus, settings: TraceSettings, wo
         for name in {source.name for source in sources}:
             require_revisions(name, [
                 (one.revision, one.subfolder) for one in sources
-                if one.name == name and not (folder / one.label / RESULT).exists()])
+                if one.name == name and recorded(folder / one.label) is None])
         job = _Trace(sources, corpus, groups, settings, folder, tokenizer, say or (lambda text: None))
         tree = job.run()
     tree.attrs |= {
@@ -219,16 +220,21 @@ class _Trace:
         self.sources, self.corpus, self.groups = sources, corpus, groups
         self.settings, self.folder, self.tokenizer, self.say = settings, folder, tokenizer, say
         self.tokens: Tokens | None = None
+        self.planned = False
         self.model: Model | None = None
         self.loaded: Source | None = None
 
     def run(self) -> xr.DataTree:
         found: list[dict[str, xr.Dataset]] = []
         earlier: dict[str, str] = {}
-        for number, source in enumerate(self.sources):
+        done = [is_finished(self.folder / source.label, source, self.tokenizer,
+                            functools.partial(self._load, source)) for source in self.sources]
+        for number, (source, finished) in enumerate(zip(self.sources, done)):
             path = self.folder / source.label / RESULT
-            if not path.exists():
+            if not finished:
+                signed = sign(source, self.tokenizer)
                 write_tree(path, self._checkpoint(source, earlier))
+                record(path.parent, source, signed, self._load(source))
             groups = read_tree(path)  # also what was just made, so that a resumed run cannot differ
             status = str(groups["health"]["status"].item())
             earlier.setdefault(str(groups["health"]["fingerprint"].item()), source.label)
@@ -267,10 +273,11 @@ class _Trace:
                 raise InputError(
                     f"checkpoint {source.label!r} of {source.name} brings no tokenizer; name the "
                     "folder or repository that has it with --tokenizer")
-        assert self.model is not None
-        longest = self.model.config.max_length or LONGEST
-        if self.tokens is None:
+            longest = self.model.config.max_length or LONGEST
             self.tokens = tokenise(self.model.tokenizer, self.corpus.texts, longest)
+        assert self.model is not None
+        if not self.planned:
+            self.planned = True
             _, text = plan_trace(self.model, self.corpus, len(self.sources), self.settings, self.folder)
             self.say(text)
         return self.model
