@@ -168,13 +168,11 @@ class TestTrace:
             trace(sources, corpus, dataclasses.replace(settings, k=6), folder / "trace")
         with pytest.raises(InputError, match=r"corpus was .[0-9a-f]+. and is"):
             trace(sources, corpus.language("eng", "rus"), settings, folder / "trace")
-        with pytest.raises(InputError, match="sources was"):
-            trace(sources[:2], corpus, settings, folder / "trace")
 
-    @pytest.mark.parametrize("name", ["step10/checkpoint.nc", "final.nc"])
+    @pytest.mark.parametrize("name", ["step10/checkpoint.nc", "final-*.nc"])
     def test_a_truncated_file_is_named(self, run, name):
         folder, sources, _, _ = run
-        path = folder / "trace" / name
+        (path,) = (folder / "trace").glob(name)
         whole = path.read_bytes()
         try:
             path.write_bytes(whole[: len(whole) // 2])

@@ -1,4 +1,4 @@
-"""What a resumed trace reuses: a finished checkpoint only while it is the same checkpoint (P8)."""
+"""What a trace reuses: a finished checkpoint while it is the same (P8), also in another list."""
 
 import dataclasses
 import os
@@ -9,6 +9,7 @@ import tiny_trace
 
 from xlingjax.analyses import finished
 from xlingjax.analyses.checkpoints import sources
+from xlingjax.analyses.results import write_tree
 from xlingjax.analyses.trace import trace
 from xlingjax.errors import InputError
 from xlingjax.models import save_model
@@ -137,3 +138,55 @@ def test_deleting_the_result_as_advised_computes_it_again(run):
     resume(folder, found)
     changed = {path.parent.name for path, time in results(folder).items() if before[path] != time}
     assert changed == {"step1"}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("lists") / "model"
+    one, other = tiny_trace.model(), tiny_trace.model(1)
+    tiny_trace.checkpoints(
+        folder, {"step0": other, "step5": one, "step10": other, "step20": tiny_trace.with_nan(one)}
+    )
+    save_model(one, folder / "step30")
+    return folder
+
+
+class TestAnotherList:
+    """Checkpoints join a finished trace: what comes out is what an unbroken trace gives."""
+
+    def run(self, model, workdir, *labels):
+        found = sources(str(model), labels, tokens_per_step=100)
+        tree = trace(found, corpus(), SETTINGS, workdir)
+        write_tree(workdir / "result.nc", tree)
+        status = tree["health"]["status"].values.tolist()
+        return status, tree.attrs["last_sound"], (workdir / "result.nc").read_bytes()
+
+    @pytest.mark.filterwarnings("ignore:.*NaN or infinite responses")
+    def test_added_before_between_and_after(self, model, tmp_path):
+        short = self.run(model, tmp_path / "one", "step10", "step30")
+        assert short[:2] == (["ok", "ok"], "step30")
+        kept = results(tmp_path / "one")
+        longer = self.run(model, tmp_path / "one", "step0", "step5", "step10", "step20", "step30")
+        assert longer[:2] == (
+            ["ok", "ok", "same weights as step0",
+             "1 non-finite weights, the first 1 in layers/mlp/up/kernel[1]; "
+             + longer[0][3].split("; ", 1)[1], "same weights as step5"], "step5")  # fmt: skip
+        assert {path: results(tmp_path / "one")[path] for path in kept} == kept
+        unbroken = self.run(model, tmp_path / "two", "step0", "step5", "step10", "step20", "step30")
+        assert longer == unbroken
+        assert self.run(model, tmp_path / "one", "step10", "step30") == short, "and back"
+
+    def test_step_0_added_takes_the_place_of_random_parameters(self, model, tmp_path):
+        self.run(model, tmp_path / "one", "step5")
+        longer = self.run(model, tmp_path / "one", "step0", "step5")
+        assert longer[1] == "step5"
+        assert longer == self.run(model, tmp_path / "two", "step0", "step5")
+
+    def test_a_label_of_another_source_is_refused(self, model, tmp_path):
+        self.run(model, tmp_path / "one", "step5")
+        shutil.copytree(model, tmp_path / "other")
+        with pytest.raises(
+            InputError, match=r"checkpoint 'step5' .*source\.name was '.*model' and is '.*other'"
+        ):
+            self.run(tmp_path / "other", tmp_path / "one", "step5", "step10")
+        assert not (tmp_path / "one" / "step10").exists(), "before anything is computed"

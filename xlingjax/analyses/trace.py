@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -22,7 +23,7 @@ from xlingjax.corpora.corpus import Corpus
 from xlingjax.corpora.scripts import main_script
 from xlingjax.corpora.tokenising import Tokens, tokenise
 from xlingjax.errors import InputError
-from xlingjax.files import claim
+from xlingjax.files import canonical, claim
 from xlingjax.kernels.resampling import independent_blocks, joint_permutations
 from xlingjax.kernels.traces import persistence
 from xlingjax.models import Model, init_params, load_model
@@ -96,7 +97,8 @@ def trace(sources: Sequence[Source], corpus: Corpus, settings: TraceSettings, wo
     """Language probes, concept experts, sharing and health over the checkpoints of one run.
 
     Killed anywhere and started again with the same arguments, it goes on with the checkpoint it was
-    at and ends with the same result.
+    at and ends with the same result. Checkpoints may be added or left out in the same workdir: each
+    one's own result is kept, and what joins them is made for the list at hand.
 
     Args:
         sources: the checkpoints, in order.
@@ -114,7 +116,8 @@ def trace(sources: Sequence[Source], corpus: Corpus, settings: TraceSettings, wo
         fire.
 
     Raises:
-        InputError: checkpoints, corpus and settings do not fit, or the workdir holds another trace.
+        InputError: checkpoints, corpus and settings do not fit, the workdir holds another trace, or a
+            finished checkpoint is no longer the one it was.
     """
     if not len(corpus):
         raise InputError(f"corpus {corpus.name!r} is empty; it needs sentences")
@@ -129,7 +132,6 @@ def trace(sources: Sequence[Source], corpus: Corpus, settings: TraceSettings, wo
     groups = {group: corpus.with_concepts([name for name, of in zip(corpus.concepts, corpus.groups)
                                            if of == group]) for group in dict.fromkeys(corpus.groups)}
     identity = {
-        "sources": [dataclasses.asdict(source) for source in sources],
         "corpus": corpus.fingerprint, "settings": dataclasses.asdict(settings),
         "tokenizer": str(tokenizer)}
     with claim(Path(workdir), identity, "trace") as folder:
@@ -225,7 +227,7 @@ class _Trace:
         self.loaded: Source | None = None
 
     def run(self) -> xr.DataTree:
-        found: list[dict[str, xr.Dataset]] = []
+        found: dict[str, dict[str, xr.Dataset]] = {}
         earlier: dict[str, str] = {}
         done = [is_finished(self.folder / source.label, source, self.tokenizer,
                             functools.partial(self._load, source)) for source in self.sources]
@@ -233,18 +235,14 @@ class _Trace:
             path = self.folder / source.label / RESULT
             if not finished:
                 signed = sign(source, self.tokenizer)
-                write_tree(path, self._checkpoint(source, earlier))
+                write_tree(path, self._checkpoint(source))
                 record(path.parent, source, signed, self._load(source))
             groups = read_tree(path)  # also what was just made, so that a resumed run cannot differ
-            status = str(groups["health"]["status"].item())
-            earlier.setdefault(str(groups["health"]["fingerprint"].item()), source.label)
-            self.say(f"{number + 1}/{len(self.sources)} {source.label}: {_line(groups, status)}")
-            found.append(groups)
-        joined = _join(found, self.sources)
-        final = self.folder / "final.nc"
-        if not final.exists():
-            write_tree(final, self._final(joined))
-        last = read_tree(final)
+            groups["health"] = _judged(groups["health"], source, earlier)
+            self.say(f"{number + 1}/{len(self.sources)} {source.label}: {_line(groups)}")
+            found[source.label] = groups
+        joined = _join(list(found.values()), self.sources)
+        last = self._final(found, _last_sound(joined["health"]))
         scripts = self._scripts()
         classes = pair_classes(self.corpus.language_names, scripts, self.settings.unseen)
         for name, corpus in self.groups.items():
@@ -293,16 +291,14 @@ class _Trace:
         return {"k": settings.k, "permutations": settings.permutations, "halvings": settings.halvings,
                 "bootstraps": settings.bootstraps, "seed": settings.seed}
 
-    def _checkpoint(self, source: Source, earlier: Mapping[str, str]) -> dict[str, xr.Dataset]:
+    def _checkpoint(self, source: Source) -> dict[str, xr.Dataset]:
         model, settings = self._load(source), self.settings
         assert self.tokens is not None
         responses = self._responses(source, model)
         losses = health.language_losses(model, self.corpus, self.tokens, settings.batch_tokens)
         bad = sum(sum(layers) for layers in responses.attrs["nonfinite"].values())
-        known = SERIES[source.name].defects if source.name in SERIES else {}
-        status = health.verdict(losses, model.config.vocab_size, model.health, bad,
-                                model.fingerprint, earlier, known.get(source.label, ""), settings.unseen)
-        losses = losses.assign(status=status, fingerprint=model.fingerprint,
+        faults = health.faults(losses, model.config.vocab_size, model.health, bad, settings.unseen)
+        losses = losses.assign(faults=faults, fingerprint=model.fingerprint,
                                nonfinite_weights=sum(model.health.values()), nonfinite_responses=bad)
         out = {"health": losses}
         if settings.probe is not None:
@@ -320,32 +316,41 @@ class _Trace:
                 stratum_layer=("stratum", [layer for _, layer in places])).assign_attrs(group=name)
         return out
 
-    def _final(self, joined: Mapping[str, xr.Dataset]) -> dict[str, xr.Dataset]:
-        """The ladder and the neurons, at the last sound checkpoint."""
-        source = next(one for one in self.sources if one.label == _last_sound(joined["health"]))
+    def _final(self, found: Mapping[str, Mapping[str, xr.Dataset]], label: str) -> dict[str, xr.Dataset]:
+        """What is asked of the last sound checkpoint, computed once for it and the step 0 beside it."""
+        first = self.sources[0].label if self.sources[0].step == 0 else None
+        decided = [[one, (recorded(self.folder / one) or {}).get("model")] for one in (label, first) if one]
+        digest = hashlib.sha256(canonical(decided).encode()).hexdigest()
+        path = self.folder / f"final-{digest[:16]}.nc"
+        if not path.exists():
+            write_tree(path, self._last(found[label], label, None if first is None else found[first]))
+        return read_tree(path)
+
+    def _last(self, groups: Mapping[str, xr.Dataset], label: str,
+              untrained_groups: Mapping[str, xr.Dataset] | None) -> dict[str, xr.Dataset]:
+        """The ladder and the neurons of one checkpoint."""
+        source = next(one for one in self.sources if one.label == label)
         model = self._load(source)
         assert self.tokens is not None
         responses = self._responses(source, model)
         matrix, strata = Matrix(responses), responses.neurons.strata
         places = self._responses(source, model, "argmax")
-        fresh = None if self.sources[0].step == 0 else self._fresh(model)
+        fresh = self._fresh(model) if untrained_groups is None else None
         out: dict[str, xr.Dataset] = {}
         shown: list[expert_pieces.SharedExpert] = []
         for name, corpus in self.groups.items():
             tokens, options = self.tokens, self._options()
             inputs = ladder.expert_inputs(corpus, tokens)
-            raw = joined[f"experts/{slug(name)}"].sel(checkpoint=source.label).drop_vars(
-                ("checkpoint", "step", "tokens_seen"))
+            raw = groups[f"experts/{slug(name)}"]
             by_length = concept_experts(
                 matrix, **inputs, strata=strata, adjustments=("length",), length_permutations=2,
                 **{**options, "halvings": 1, "permutations": 2})
             experts = xr.concat([raw[list(MATCHED)], by_length[list(MATCHED)]], "adjustment",
                                 join="exact", combine_attrs="override").assign_attrs(group=name)
             out[f"matched/{slug(name)}"] = experts
-            untrained = (
-                ladder.rung(joined[f"experts/{slug(name)}"].isel(checkpoint=0, drop=True))
-                if fresh is None else ladder.rung(concept_experts(
-                    fresh, **inputs, strata=strata, adjustments=("raw",), **options)))
+            untrained = ladder.rung(
+                untrained_groups[f"experts/{slug(name)}"] if untrained_groups is not None
+                else concept_experts(fresh, **inputs, strata=strata, adjustments=("raw",), **options))
             rungs = {
                 "tokens": ladder.token_rung(corpus, tokens, **options),
                 "untrained": untrained,
@@ -382,6 +387,16 @@ class _Trace:
                 for name in self.corpus.language_names}
 
 
+def _judged(health_of: xr.Dataset, source: Source, earlier: dict[str, str]) -> xr.Dataset:
+    """Health with the verdict among the checkpoints before, to whose weights these are added."""
+    known = SERIES[source.name].defects if source.name in SERIES else {}
+    weights = str(health_of["fingerprint"].item())
+    status = health.verdict(
+        str(health_of["faults"].item()), weights, earlier, known.get(source.label, ""))
+    earlier.setdefault(weights, source.label)
+    return health_of.drop_vars("faults").assign(status=status)
+
+
 def _last_sound(health: xr.Dataset) -> str:
     """The last checkpoint that is "ok"; without one, the last."""
     names, status = health["checkpoint"].values, health["status"].values
@@ -408,7 +423,7 @@ def _join(found: Sequence[Mapping[str, xr.Dataset]], sources: Sequence[Source]) 
     return out
 
 
-def _line(groups: Mapping[str, xr.Dataset], status: str) -> str:
+def _line(groups: Mapping[str, xr.Dataset]) -> str:
     name, experts = next((n, d) for n, d in groups.items() if n.startswith("experts/"))
     one = experts.sel(adjustment="raw", k=experts.attrs["k"])
     off = ~np.eye(one.sizes["language"], dtype=bool)
@@ -416,4 +431,5 @@ def _line(groups: Mapping[str, xr.Dataset], status: str) -> str:
         off, dims=("language", "language_b"))).mean())
     loss = float(groups["health"]["bits_per_character"].mean())
     return (f"{loss:.2f} bits a character, overlap {mean('overlap_mean'):.3f} "
-            f"(null {mean('null_overlap'):.3f}) on {name.split('/')[1]}, {status}")
+            f"(null {mean('null_overlap'):.3f}) on {name.split('/')[1]}, "
+            f"{groups['health']['status'].item()}")
