@@ -104,6 +104,11 @@ class TestTrace:
         assert np.isnan(tree["probe"]["accuracy"].values[2, 2]).all(), "above the NaN weight"
         assert np.isfinite(tree["probe"]["accuracy"].values[2, :2, 0]).all(), "below it"
 
+    def test_only_sound_checkpoints_make_claims(self, run):
+        _, _, tree, _ = run
+        band = tree["claims/feature"]["band"].values
+        assert np.isnan(band[:, 1:]).all() and not np.isnan(band[:, 0]).all()
+
     def test_equal_weights_give_equal_numbers(self, run):
         _, _, tree, _ = run
         for group in ("experts/own_form", "experts/feature", "probe"):

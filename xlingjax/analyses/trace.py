@@ -247,7 +247,7 @@ class _Trace:
         classes = pair_classes(self.corpus.language_names, scripts, self.settings.unseen)
         for name, corpus in self.groups.items():
             raw = joined[f"experts/{slug(name)}"].isel(adjustment=0, drop=True)
-            made = claims(raw, classes, seed=self.settings.seed)
+            made = claims(raw, classes, seed=self.settings.seed, sound=joined["health"]["status"].values == "ok")
             stay = persistence(raw["expert"].transpose(
                 "checkpoint", "language", "concept", "rank").values)
             kept = xr.DataArray(stay).mean(("dim_2", "dim_3")).values
