@@ -19,17 +19,18 @@ from xlingjax.analyses.concept_experts import concept_experts
 from xlingjax.analyses.finished import RESULT, is_finished, record, recorded, sign
 from xlingjax.analyses.language_probe import ProbeSettings, probe_checkpoint
 from xlingjax.analyses.results import read_tree, write_tree
+from xlingjax.analyses.usable import shuffled, usable
 from xlingjax.corpora.corpus import Corpus
 from xlingjax.corpora.scripts import main_script
 from xlingjax.corpora.tokenising import Tokens, tokenise
 from xlingjax.errors import InputError
 from xlingjax.files import canonical, claim
-from xlingjax.kernels.resampling import independent_blocks, joint_permutations
 from xlingjax.kernels.traces import persistence
 from xlingjax.models import Model, init_params, load_model
 from xlingjax.models.hub import require_revisions
+from xlingjax.models.loading import check_dtype
 from xlingjax.responses.collecting import collect
-from xlingjax.responses.jobs import BATCH_TOKENS
+from xlingjax.responses.jobs import BATCH_TOKENS, read_sites
 from xlingjax.responses.planning import Plan, plan
 from xlingjax.responses.responses import Responses
 
@@ -81,7 +82,7 @@ class TraceSettings:
     def __post_init__(self) -> None:
         if self.pool not in ("max", "mean", "last"):
             raise InputError(f"pool {self.pool!r} is unknown; choose among max, mean, last")
-        least = {"k": 1, "permutations": 2, "halvings": 1, "bootstraps": 0, "minimum": 1,
+        least = {"k": 1, "permutations": 3, "halvings": 1, "bootstraps": 0, "minimum": 1,
                  "ladder_pairs": 0, "shown": 0, "batch_tokens": 1, "seed": 0}
         for name, bound in least.items():
             value = getattr(self, name)
@@ -119,14 +120,7 @@ def trace(sources: Sequence[Source], corpus: Corpus, settings: TraceSettings, wo
         InputError: checkpoints, corpus and settings do not fit, the workdir holds another trace, or a
             finished checkpoint is no longer the one it was.
     """
-    if not len(corpus):
-        raise InputError(f"corpus {corpus.name!r} is empty; it needs sentences")
-    if len(corpus.language_names) < 2:
-        raise InputError(
-            f"corpus {corpus.name!r} has one language, {corpus.language_names[0]}; sharing needs two")
-    for name in settings.unseen:
-        corpus.language(name)
-    corpus, dropped = usable_concepts(corpus, settings.minimum)
+    corpus, dropped = usable(corpus, settings.unseen, settings.minimum)
     if settings.shuffle:
         corpus = shuffled(corpus, settings.seed)
     groups = {group: corpus.with_concepts([name for name, of in zip(corpus.concepts, corpus.groups)
@@ -149,34 +143,14 @@ def trace(sources: Sequence[Source], corpus: Corpus, settings: TraceSettings, wo
     return tree
 
 
-def usable_concepts(corpus: Corpus, minimum: int) -> tuple[Corpus, list[str]]:
-    """The corpus with the concepts that have enough positives and negatives in every language.
-
-    Returns:
-        The corpus, and the names of the concepts left out.
-
-    Raises:
-        InputError: none is left; the best concept's counts are named.
-    """
-    counts = np.array([[[np.count_nonzero(corpus.labels[corpus.languages == name, c] == value)
-                         for value in (1, 0)] for name in corpus.language_names]
-                       for c in range(len(corpus.concepts))]).reshape(-1, len(corpus.language_names), 2)
-    least = counts.min(axis=(1, 2)) if len(counts) else np.zeros(0, int)
-    kept = [name for name, count in zip(corpus.concepts, least) if count >= minimum]
-    if not kept:
-        most = int(least.max(initial=0))
-        raise InputError(
-            f"no concept of corpus {corpus.name!r} has {minimum} positive and {minimum} negative "
-            f"sentences in every language (the best has {most}); lower --minimum, leave out a "
-            "language or add sentences")
-    return corpus.with_concepts(kept), [name for name in corpus.concepts if name not in kept]
-
-
-def shuffled(corpus: Corpus, seed: int) -> Corpus:
-    """The corpus with labels permuted by parallel id, whole documents together, alike everywhere."""
-    blocks = independent_blocks(corpus.documents, corpus.parallel)
-    source = joint_permutations(blocks, corpus.parallel, corpus.languages, 1, seed)[0]
-    return dataclasses.replace(corpus, labels=corpus.labels[source], name=f"{corpus.name}, shuffled")
+def require_fit(model: Model, settings: TraceSettings) -> None:
+    """`InputError` for settings that this model cannot meet; only its config is looked at."""
+    check_dtype(settings.dtype)
+    sites = model.neuron_sites if settings.sites is None else read_sites(model, settings.sites)
+    total = model.neurons(sites).total
+    if settings.k is not None and settings.k > total:
+        raise InputError(f"k is {settings.k}, but {model.name} has {total:,} neurons at "
+                         f"{', '.join(sites)}; choose a smaller k or more sites")
 
 
 def plan_trace(model: Model, corpus: Corpus, checkpoints: int, settings: TraceSettings,
@@ -271,6 +245,7 @@ class _Trace:
                 raise InputError(
                     f"checkpoint {source.label!r} of {source.name} brings no tokenizer; name the "
                     "folder or repository that has it with --tokenizer")
+            require_fit(self.model, self.settings)
             longest = self.model.config.max_length or LONGEST
             self.tokens = tokenise(self.model.tokenizer, self.corpus.texts, longest)
         assert self.model is not None
