@@ -24,7 +24,7 @@ from xlingjax.corpora.corpus import Corpus
 from xlingjax.corpora.scripts import main_script
 from xlingjax.corpora.tokenising import Tokens, tokenise
 from xlingjax.errors import InputError
-from xlingjax.files import canonical, claim
+from xlingjax.files import canonical, claim, slug
 from xlingjax.kernels.traces import persistence
 from xlingjax.models import Model, init_params, load_model
 from xlingjax.models.hub import require_revisions
@@ -377,11 +377,6 @@ def _last_sound(health: xr.Dataset) -> str:
     names, status = health["checkpoint"].values, health["status"].values
     sound = [str(name) for name, found in zip(names, status) if found == "ok"]
     return sound[-1] if sound else str(names[-1])
-
-
-def slug(name: str) -> str:
-    """A group's name as a path in the result."""
-    return "".join(c if c.isalnum() else "_" for c in name)
 
 
 def _join(found: Sequence[Mapping[str, xr.Dataset]], sources: Sequence[Source]) -> dict[str, xr.Dataset]:
