@@ -15,10 +15,10 @@ from typing import Any
 
 import xarray as xr
 from absl import flags
-from tqdm import tqdm
 
 from experiments._main import run
 from xlingjax.analyses import planted, planted_model_table
+from xlingjax.progress import progress
 
 SIZE = flags.DEFINE_enum("size", "small", list(planted.SIZES), "Size of the worlds.")
 SEED = flags.DEFINE_integer("seed", 0, "Seed of the worlds and of the permutations.", lower_bound=0)
@@ -33,7 +33,7 @@ def main() -> None:
     for name, (size, measure) in worlds.items():
         settings = ", ".join(f"{key} {value}" for key, value in size._asdict().items())
         print(f"Planted {name} ({SIZE.value}): {settings}; seed {SEED.value}")
-        result = measure(size, SEED.value, progress=lambda steps: tqdm(steps, "worlds"))
+        result = measure(size, SEED.value, progress=lambda steps: progress(steps, label="worlds"))
         show(result)
         if WORKDIR.value:
             folder = pathlib.Path(WORKDIR.value) / name
