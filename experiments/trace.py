@@ -23,7 +23,7 @@ from experiments._main import run
 from xlingjax.analyses.checkpoints import Source, expand, sources
 from xlingjax.analyses.language_probe import ProbeSettings
 from xlingjax.analyses.results import write_tree
-from xlingjax.analyses.tables import expertise_table, summary_table
+from xlingjax.analyses.tables import expertise_table, summary_markdown, summary_table
 from xlingjax.analyses.trace import TraceSettings, require_fit, trace
 from xlingjax.analyses.usable import usable
 from xlingjax.corpora import Corpus, mini_world, read_concepts, read_conllu, read_sib200
@@ -180,6 +180,7 @@ def main() -> None:
     tree = trace(found, corpus, settings, workdir / "trace", tokenizer=FLAGS.tokenizer, say=say)
     write_tree(workdir / "result.nc", tree)
     write_whole(workdir / "summary.csv", summary_table(tree, as_csv=True).encode())
+    write_whole(workdir / "summary.md", summary_markdown(tree).encode())
     expertise_table(tree, corpus, workdir / "trace", workdir / "expertise.csv")
     page = write_report(tree, workdir)
     print(summary_table(tree))
