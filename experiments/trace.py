@@ -115,9 +115,11 @@ def traced_concepts(probe: Corpus) -> list[str]:
 def named() -> tuple[tuple[Source, ...], Corpus, tuple[str, ...]]:
     """The checkpoints and the corpus that flags name."""
     _refuse_present(EMBEDDED, "is of the embedded corpus; leave it out with --model")
+    if not FLAGS.model:
+        raise InputError("--model is empty; name a repository or a folder, or leave it out")
     if FLAGS.concepts is None:
         raise InputError("--model needs --concepts: a folder of concepts, a SIB-200 table or treebanks")
-    revisions = list(FLAGS.revisions)
+    revisions = [name for name in FLAGS.revisions if name]
     if FLAGS.template is not None:
         bad = [step for step in FLAGS.step_list if not step.isdigit()]
         if bad or not FLAGS.step_list:

@@ -11,10 +11,11 @@ from xlingjax.kernels.resampling import independent_blocks, joint_permutations
 
 
 def usable(corpus: Corpus, unseen: Sequence[str], minimum: int) -> tuple[Corpus, list[str]]:
-    """`usable_concepts` of a corpus in two or more languages, among them the unseen ones.
+    """`usable_concepts` of a corpus in two or more seen languages, and in the unseen ones.
 
     Raises:
-        InputError: the corpus is empty, has one language, lacks an unseen one, or no concept is left.
+        InputError: the corpus is empty, has fewer languages, lacks an unseen one, or no concept is
+            left.
     """
     if not len(corpus):
         raise InputError(f"corpus {corpus.name!r} is empty; it needs sentences")
@@ -23,6 +24,11 @@ def usable(corpus: Corpus, unseen: Sequence[str], minimum: int) -> tuple[Corpus,
             f"corpus {corpus.name!r} has one language, {corpus.language_names[0]}; sharing needs two")
     for name in unseen:
         corpus.language(name)
+    seen = [name for name in corpus.language_names if name not in unseen]
+    if len(seen) < 2:
+        raise InputError(
+            f"of corpus {corpus.name!r} {len(seen)} of {len(corpus.language_names)} languages were seen in "
+            "pre-training; sharing needs two, so name fewer as unseen or trace more")
     return usable_concepts(corpus, minimum)
 
 
