@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable
 
-from absl import app, logging
+from absl import app, flags, logging
 
 from xlingjax.errors import InputError
 
@@ -25,6 +25,8 @@ def run(main: Callable[[], None]) -> None:
                 raise InputError(
                     f"unknown argument {arguments[1]!r}; settings are flags, --help lists them"
                 )
+            if "workdir" in flags.FLAGS and flags.FLAGS["workdir"].value == "":
+                raise InputError("--workdir is empty; name a folder")
             main()
         except InputError as error:
             print(f"error: {error}", file=sys.stderr)

@@ -35,7 +35,7 @@ FLAGS = flags.FLAGS
 flags.DEFINE_enum("size", "small", ["small", "full"], "of the arrays and of the model")
 flags.DEFINE_integer("repeats", 3, "turns, of which the median is taken", lower_bound=1)
 flags.DEFINE_list("parts", ["ranking", "probes", "capture"], "what to measure")
-flags.DEFINE_integer("seed", 0, "of the random arrays and weights")
+flags.DEFINE_integer("seed", 0, "of the random arrays and weights", lower_bound=0)
 
 
 class Shapes(NamedTuple):
@@ -316,6 +316,8 @@ def table(rows: list[Row]) -> str:
 
 def main() -> None:
     parts = {"ranking": ranking, "probes": probes, "capture": capture}
+    if not FLAGS.parts:
+        raise InputError(f"--parts is empty; choose among {', '.join(parts)}")
     unknown = [name for name in FLAGS.parts if name not in parts]
     if unknown:
         raise InputError(f"--parts has {unknown[0]!r}; choose among {', '.join(parts)}")

@@ -9,16 +9,19 @@ the whole path from `collect` to calls is under test.
 The precision at FDR 5 % should be near 0.95, the slope of the recovered shared fractions near 1.
 """
 
-import pathlib
+import contextlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import xarray as xr
 from absl import flags
-from tqdm import tqdm
 
 from experiments._main import run
 from xlingjax.analyses import planted, planted_model_table
+from xlingjax.analyses.results import write_tree
+from xlingjax.files import locked, write_whole
+from xlingjax.progress import progress
 
 SIZE = flags.DEFINE_enum("size", "small", list(planted.SIZES), "Size of the worlds.")
 SEED = flags.DEFINE_integer("seed", 0, "Seed of the worlds and of the permutations.", lower_bound=0)
@@ -30,16 +33,21 @@ def main() -> None:
     worlds: dict[str, tuple[Any, Callable[..., xr.Dataset]]] = {
         "responses": (planted.SIZES[SIZE.value], planted.planted_table),
         "model": (planted_model_table.SIZES[SIZE.value], planted_model_table.model_table)}
+    # Held before the worlds are made: a folder that cannot be used is refused at once.
+    with locked(Path(WORKDIR.value)) if WORKDIR.value else contextlib.nullcontext():
+        _run(worlds)
+
+
+def _run(worlds: dict[str, tuple[Any, Callable[..., xr.Dataset]]]) -> None:
     for name, (size, measure) in worlds.items():
         settings = ", ".join(f"{key} {value}" for key, value in size._asdict().items())
         print(f"Planted {name} ({SIZE.value}): {settings}; seed {SEED.value}")
-        result = measure(size, SEED.value, progress=lambda steps: tqdm(steps, "worlds"))
+        result = measure(size, SEED.value, progress=lambda steps: progress(steps, label="worlds"))
         show(result)
         if WORKDIR.value:
-            folder = pathlib.Path(WORKDIR.value) / name
-            folder.mkdir(parents=True, exist_ok=True)
-            result.to_netcdf(folder / "result.nc", engine="h5netcdf")
-            result.to_dataframe().to_csv(folder / "planted.csv")
+            folder = Path(WORKDIR.value) / name
+            write_tree(folder / "result.nc", xr.DataTree(result))
+            write_whole(folder / "planted.csv", result.to_dataframe().to_csv().encode())
 
 
 def show(result: xr.Dataset) -> None:

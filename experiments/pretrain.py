@@ -84,7 +84,7 @@ def read_corpus() -> Corpus:
 
 
 def main() -> None:
-    if FLAGS.length < 1 or FLAGS.batch_tokens % FLAGS.length:
+    if not 0 < FLAGS.length <= FLAGS.batch_tokens or FLAGS.batch_tokens % FLAGS.length:
         raise InputError(
             f"--batch_tokens={FLAGS.batch_tokens} is no multiple of --length={FLAGS.length}"
         )

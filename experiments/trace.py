@@ -23,12 +23,14 @@ from experiments._main import run
 from xlingjax.analyses.checkpoints import Source, expand, sources
 from xlingjax.analyses.language_probe import ProbeSettings
 from xlingjax.analyses.results import write_tree
-from xlingjax.analyses.tables import expertise_table, summary_table
-from xlingjax.analyses.trace import TraceSettings, trace
+from xlingjax.analyses.tables import expertise_table, summary_markdown, summary_table
+from xlingjax.analyses.trace import TraceSettings, require_fit, trace
+from xlingjax.analyses.usable import usable
 from xlingjax.corpora import Corpus, mini_world, read_concepts, read_conllu, read_sib200
 from xlingjax.corpora.world import TRACED
 from xlingjax.errors import InputError
 from xlingjax.files import write_whole
+from xlingjax.models import Model
 from xlingjax.report.trace_page import write_report
 from xlingjax.training.loop import pretrain
 from xlingjax.training.settings import Settings
@@ -79,10 +81,11 @@ OWN_FORMS = 16  # of the 45 that mini_world says enough of to trace
 UNSEEN = ("swh",)  # the embedded corpus's negative control: pre-training never sees it
 
 
-def embedded(workdir: Path) -> tuple[tuple[Source, ...], Corpus, tuple[str, ...]]:
+def embedded(workdir: Path, wanted: TraceSettings) -> tuple[tuple[Source, ...], Corpus, tuple[str, ...]]:
     """Pre-trains on the embedded corpus; its checkpoints, its probe sentences, its unseen language."""
     _refuse_present(NAMED, "needs --model, the checkpoints to trace")
-    unseen = tuple(FLAGS.unseen) or UNSEEN
+    chosen = FLAGS.languages or UNSEEN
+    unseen = tuple(FLAGS.unseen) or tuple(name for name in UNSEEN if name in chosen)
     settings = Settings(steps=FLAGS.pretrain_steps, rows=16, leave_out=unseen, seed=FLAGS.seed)
     training = mini_world("train", dose=FLAGS.dose, topics=FLAGS.topics)
     probe = mini_world("probe", dose=FLAGS.dose)
@@ -90,8 +93,11 @@ def embedded(workdir: Path) -> tuple[tuple[Source, ...], Corpus, tuple[str, ...]
     if FLAGS.languages:
         training = training.language(*FLAGS.languages)
         probe = probe.language(*FLAGS.languages)
-    found = pretrain(training, small_config("bloom", 4, 64, 4, 512), settings, workdir / "pretrain",
-                     family="bloom", show=say)
+    config = small_config("bloom", 4, 64, 4, 512)
+    # What the trace would refuse after minutes of pre-training is refused before them.
+    require_fit(Model({}, config, None, name="the embedded corpus's model", family="bloom"), wanted)
+    usable(probe, unseen, wanted.minimum)
+    found = pretrain(training, config, settings, workdir / "pretrain", family="bloom", show=say)
     steps = [str(checkpoint.step) for checkpoint in found
              if checkpoint.step == 0 or checkpoint.step >= FIRST_TRACED]
     return sources(str(workdir / "pretrain"), steps, tokens_per_step=settings.batch_tokens), probe, unseen
@@ -109,9 +115,11 @@ def traced_concepts(probe: Corpus) -> list[str]:
 def named() -> tuple[tuple[Source, ...], Corpus, tuple[str, ...]]:
     """The checkpoints and the corpus that flags name."""
     _refuse_present(EMBEDDED, "is of the embedded corpus; leave it out with --model")
+    if not FLAGS.model:
+        raise InputError("--model is empty; name a repository or a folder, or leave it out")
     if FLAGS.concepts is None:
         raise InputError("--model needs --concepts: a folder of concepts, a SIB-200 table or treebanks")
-    revisions = list(FLAGS.revisions)
+    revisions = [name for name in FLAGS.revisions if name]
     if FLAGS.template is not None:
         bad = [step for step in FLAGS.step_list if not step.isdigit()]
         if bad or not FLAGS.step_list:
@@ -170,11 +178,12 @@ def main() -> None:
         first_token=FLAGS.first_token, shuffle=FLAGS.shuffle_labels, dtype=FLAGS.dtype,
         batch_tokens=FLAGS.batch_tokens, seed=FLAGS.seed,
         probe=_probe_settings() if FLAGS.probe else None)
-    found, corpus, unseen = embedded(workdir) if FLAGS.model is None else named()
+    found, corpus, unseen = embedded(workdir, settings) if FLAGS.model is None else named()
     settings = dataclasses.replace(settings, unseen=unseen)
     tree = trace(found, corpus, settings, workdir / "trace", tokenizer=FLAGS.tokenizer, say=say)
     write_tree(workdir / "result.nc", tree)
     write_whole(workdir / "summary.csv", summary_table(tree, as_csv=True).encode())
+    write_whole(workdir / "summary.md", summary_markdown(tree).encode())
     expertise_table(tree, corpus, workdir / "trace", workdir / "expertise.csv")
     page = write_report(tree, workdir)
     print(summary_table(tree))

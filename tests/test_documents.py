@@ -1,15 +1,20 @@
 """The documents are true: their code runs, their commands, flags and files exist (P22)."""
 
 import functools
+import json
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import xarray as xr
 
+from xlingjax.analyses.tables import summary_markdown
 from xlingjax.corpora import mini_world
+from xlingjax.files import slug
 from xlingjax.models.families import FAMILIES
 from xlingjax.training.loop import pretrain
 from xlingjax.training.settings import Settings, checkpoint_steps
@@ -21,7 +26,7 @@ README, NOTES = (
     (ROOT / "BUILD_NOTES.md").read_text("utf-8"),
 )
 EXPERIMENTS = sorted(path.stem for path in (ROOT / "experiments").glob("[!_]*.py"))
-NOT_OURS = ("runs/", "GROUP/", "concept_list.csv", "config.json")  # what a run or a user makes
+NOT_OURS = ("runs/", "GROUP/", "concept_list.csv", "config.json", "source.json")  # what a run or a user makes
 
 
 def blocks(text: str, language: str) -> list[str]:
@@ -124,6 +129,62 @@ def test_the_families_of_the_readme_are_the_families():
     table = README.split("| family |")[1].split("\n\n")[0]
     assert {"bloom": "BLOOM", "xglm": "XGLM", "xlm_roberta": "XLM-R"}.keys() == FAMILIES.keys()
     assert all(name in table for name in ("BLOOM", "XGLM", "XLM-R"))
+
+
+def traced_groups() -> list[str]:
+    """Groups of the concepts that the quick start traces; in a process of its own, for its flags."""
+    code = """
+import json
+from experiments.trace import mini_world, traced_concepts
+probe = mini_world("probe")
+print(json.dumps(list(dict.fromkeys(probe.with_concepts(traced_concepts(probe)).groups))))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        text=True,
+        capture_output=True,
+        check=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
+    return json.loads(done.stdout)
+
+
+def small_tree(groups: list[str]) -> xr.DataTree:
+    """As much of a trace of two checkpoints as its summary reads, every number another."""
+    steps, pairs = ["0", "512"], ["seen", "unseen"]
+    numbers = iter(np.linspace(-0.9, 0.9, 1000))
+    parts = {
+        "health": xr.Dataset(
+            {"bits_per_character": (("checkpoint", "language"), [[4.0], [2.0]]),
+             "status": ("checkpoint", ["ok", "ok"])}, {"checkpoint": steps})
+    }  # fmt: skip
+    columns = ("overlap", "null", "band", "ceiling", "shared_fraction", "shared_fraction_low",
+               "shared_fraction_high")  # fmt: skip
+    for group in groups:
+        parts[f"claims/{slug(group)}"] = xr.Dataset(
+            {name: (("pairs", "checkpoint"), [[next(numbers) for _ in steps] for _ in pairs])
+             for name in columns},
+            {"pairs": pairs, "checkpoint": steps}, {"group": group})  # fmt: skip
+    tree = xr.DataTree.from_dict(parts)
+    tree.attrs["last_sound"] = "512"
+    return tree
+
+
+def test_the_quick_start_table_is_what_the_command_writes():
+    """Its figures are those of a run; header, rows and format are those of `summary.md`."""
+    groups = traced_groups()
+    tree = small_tree(groups)
+    header, dashes, *made = summary_markdown(tree).splitlines()
+    start = README.index(header)
+    shown = README[start:].split("\n\n")[0].splitlines()
+    assert shown[:2] == [header, dashes]
+    number = r"(?:-?\d\.\d{3}|-)"
+    form = rf"\| ([a-z ]+?)(?: \([^)]+\))?((?: \| {number}){{4}}) \| {number} \[{number}, {number}\] \| {number} \|"
+    assert [re.fullmatch(form, row)[1] for row in made] == groups
+    assert sorted(re.fullmatch(form, row)[1] for row in shown[2:]) == sorted(groups)
+    one = tree["claims"].children[slug(groups[1])].to_dataset().sel(checkpoint="512", pairs="seen")
+    assert made[1].split(" | ")[1] == f"{float(one['overlap']):.3f}", "of the last checkpoint"
 
 
 @pytest.mark.slow

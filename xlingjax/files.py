@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and folders that belong to one experiment."""
+"""Files that appear whole or not at all, their names, and folders that belong to one experiment."""
 
 import contextlib
 import fcntl
@@ -36,6 +36,15 @@ def write_whole(path: Path, data: bytes) -> None:
             f"cannot write {path}: {error}; free some space there and run the same command again, "
             "what is finished is kept"
         ) from error
+
+
+def slug(name: str) -> str:
+    """A name, say of a group of concepts, as one part of a path.
+
+    >>> slug("own form")
+    'own_form'
+    """
+    return "".join(c if c.isalnum() else "_" for c in name)
 
 
 def sync_folder(folder: Path) -> None:

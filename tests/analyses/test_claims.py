@@ -1,6 +1,7 @@
 """Class means, bands, rises: against hand-made traces whose answer is known."""
 
 import numpy as np
+import pytest
 import xarray as xr
 
 from xlingjax.analyses.claims import claims, pair_classes
@@ -70,3 +71,52 @@ def test_below_its_null_a_ceiling_makes_the_fraction_not_estimable() -> None:
     found = claims(made(np.array([0.05, 0.05]), ceiling=0.05), classes)
     assert found["shared_fraction"].isnull().all()
     assert (found["estimable"] == 0).all()
+
+
+SOUND = np.array([True, True, False, True, True, False])
+BROKEN = np.array([0.05, 0.3, 0.0, 0.4, 0.5, 0.0])  # two broken checkpoints share nothing
+
+
+@pytest.mark.promise
+class TestBrokenCheckpoints:
+    def test_they_do_not_break_an_emergence(self) -> None:
+        classes = pair_classes(LANGUAGES, SCRIPTS, ["swh"])
+        found = claims(made(BROKEN), classes, sound=SOUND)
+        assert found["emergence"].sel(pairs="seen") == 1
+        assert (claims(made(BROKEN), classes)["emergence"] == -1).all(), "as they would"
+
+    def test_nor_make_one(self) -> None:
+        classes = pair_classes(LANGUAGES, SCRIPTS, [])
+        trace = made(np.array([0.05, 0.05, 0.9, 0.05, 0.5, 0.9]))
+        found = claims(trace, classes, sound=SOUND)
+        assert found["emergence"].sel(pairs="seen") == 4, "an index among all checkpoints"
+        quiet = claims(made(np.array([0.05, 0.05, 0.9, 0.05, 0.05, 0.9])), classes, sound=SOUND)
+        assert (quiet["emergence"] == -1).all() and abs(float(quiet["rise"][0])) < 0.1
+
+    def test_all_claims_are_those_of_the_sound_ones_alone(self) -> None:
+        """Broken nulls are wild here: within the band they would widen it everywhere."""
+        classes = pair_classes(LANGUAGES, SCRIPTS, ["swh"])
+        trace = made(BROKEN)
+        wild = np.random.default_rng(1).normal(0.5, 0.5, trace["null_draws"].shape)
+        bad = xr.DataArray(~SOUND, dims="checkpoint")
+        trace["null_draws"] = trace["null_draws"].where(~bad, wild)
+        found = claims(trace, classes, sound=SOUND)
+        alone = claims(trace.isel(checkpoint=SOUND), classes)
+        for name in ("band", "p", "overlap", "shared_fraction", "overlap_low", "null"):
+            np.testing.assert_array_equal(found[name][:, SOUND], alone[name], name)
+        for name in ("rise", "rise_low", "rise_high"):
+            np.testing.assert_array_equal(found[name], alone[name], name)
+        assert found["rise_from"].values.tolist() == [0] * 4
+        everywhere = claims(trace, classes)
+        assert (everywhere["band"][:, SOUND] > found["band"][:, SOUND]).all()
+
+    def test_their_values_are_as_measured_and_their_band_is_none(self) -> None:
+        found = claims(made(BROKEN), pair_classes(LANGUAGES, SCRIPTS, []), sound=SOUND)
+        assert found["band"][:, ~SOUND].isnull().all() and found["p"][:, ~SOUND].isnull().all()
+        np.testing.assert_allclose(found["overlap"][:, ~SOUND], 0, atol=0.01)
+        assert found["band"][:, SOUND].notnull().all() and found["null"].notnull().all()
+
+    def test_without_a_sound_one_nothing_is_claimed(self) -> None:
+        found = claims(made(BROKEN), pair_classes(LANGUAGES, SCRIPTS, []), sound=np.zeros(6, bool))
+        assert (found["emergence"] == -1).all() and found["band"].isnull().all()
+        assert found["rise"].isnull().all() and (found["rise_from"] == -1).all()

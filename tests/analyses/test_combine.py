@@ -133,6 +133,10 @@ class TestCombine:
         tree = combine(three() | {"c": broken})
         assert tree.attrs["last_sound"] == "8"
         assert tree["health"]["status"].values.tolist() == ["ok", "ok", "c: NaN weights"]
+        one = tree["claims/topic"].sel(pairs="seen")
+        assert np.isnan(one["band"].values).tolist() == [False, False, True]
+        assert not one["above"].values[2] and np.isnan(one["p"].values[2])
+        assert np.isnan(one["rise"]), "the broken checkpoint is no end of a rise"
 
     @pytest.mark.parametrize(
         ("other", "said"),

@@ -101,8 +101,15 @@ WRONG = [
     ([*CONCEPTS, "--languages=eng"], "has one language, eng"),
     ([*CONCEPTS, "--unseen=xxx"], "language 'xxx' is not in corpus"),
     ([*CONCEPTS, "--sites=mlp.up,mlp.upp"], "site 'mlp.upp' is not in "),
+    ([*CONCEPTS, "--unseen=rus,spa"], "1 of 3 languages were seen in pre-training"),
+    ([*CONCEPTS, "--revisions=../model/step1"], "'../model/step1' is no plain name"),
+    ([*CONCEPTS, "--tokens_per_step=nan"], "tokens_per_step is nan; give a number above 0"),
+    ([*CONCEPTS, "--tokens_per_step=0"], "tokens_per_step is 0; give"),
+    ([*CONCEPTS, "--model="], "--model is empty"),
+    ([*CONCEPTS, "--workdir="], "--workdir is empty; name a folder"),
     ([*CONCEPTS, "--k=0"], "k is 0; it must be 1 or more"),
-    ([*CONCEPTS, "--permutations=1"], "permutations is 1; it must be 2 or more"),
+    ([*CONCEPTS, "--k=100000"], "k is 100000, but "),
+    ([*CONCEPTS, "--permutations=2"], "permutations is 2; it must be 3 or more"),
     ([*CONCEPTS, "--batch_tokens=0"], "batch_tokens is 0"),
     ([*CONCEPTS, "--minimum=1000"], "has 1000 positive and 1000 negative"),
     ([*CONCEPTS, "--dtype=float64"], "JAX_ENABLE_X64=1"),
@@ -123,6 +130,19 @@ WRONG = [
     (["--unseen=xxx"], "'xxx'"),
     (["--languages=xxx"], "'xxx'"),
     (["--dose=2"], "dose 2"),
+    *(
+        ([flag], expected)
+        for flag, expected in {
+            "--sites=mlp.upp": "site 'mlp.upp' is not in the embedded corpus's model; choose among",
+            "--k=2305": "k is 2305, but the embedded corpus's model has 2,304 neurons",
+            "--minimum=1000": "has 1000 positive and 1000 negative",
+            "--probe_tokens=0": "tokens of the probe is 0; it must be 2 or more",
+            "--dtype=float64": "JAX_ENABLE_X64=1",
+            "--languages=eng": "has one language, eng",
+            "--unseen=eng,deu,spa,fin,rus,tur,hin": "1 of 8 languages were seen in pre-training",
+            "--pretrain_steps=0": "steps is 0",
+        }.items()
+    ),
 ]
 
 
@@ -150,6 +170,7 @@ def test_what_is_wrong_is_said_in_one_sentence(given, tmp_path):
     left = [path.name for path in (tmp_path / "run" / "trace").rglob("*")]
     assert set(left) <= {"lock"}, "a refused attempt leaves the workdir free for the right one"
     assert (given / "other" / "trace" / "step1").is_dir()
+    assert not (tmp_path / "run" / "pretrain").exists(), "refused before any pre-training"
 
 
 class TestFullDisk:

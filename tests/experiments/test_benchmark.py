@@ -17,8 +17,15 @@ def test_prints_a_table_in_which_both_sides_agree():
     assert all(abs(float(re.search(r"[-+\d.e]+\s*$", row[-1])[0])) < 1e-4 for row in rows)
 
 
-def test_an_unknown_part_is_named():
+@pytest.mark.parametrize("flags, said", [
+    ("benchmark --parts=probe", "--parts has 'probe'"),
+    ("benchmark --parts=", "--parts is empty"),
+    ("benchmark --seed=-1", "--seed=-1"),
+    ("planted --workdir=/dev/null", "workdir /dev/null cannot be used"),
+])
+def test_what_is_wrong_is_said_at_once(flags, said):
+    name, *flags = flags.split()
     done = subprocess.run(
-        [sys.executable, "-m", "experiments.benchmark", "--parts=probe"],
-        capture_output=True, text=True)
-    assert done.returncode == 1 and "--parts has 'probe'" in done.stderr
+        [sys.executable, "-m", f"experiments.{name}", *flags], capture_output=True, text=True)
+    assert done.returncode == 1 and said in done.stderr and "Traceback" not in done.stderr
+    assert not done.stdout, "before anything is measured"

@@ -73,6 +73,7 @@ WRONG = [
     (["surplus"], "unknown argument 'surplus'"),
     (["--corpus=nowhere.txt"], "nowhere.txt"),
     (["--batch_tokens=100", "--length=64"], "--batch_tokens=100 is no multiple of --length=64"),
+    (["--batch_tokens=0"], "--batch_tokens=0 is no multiple of --length=16"),
     (["--leave_out=xxx"], "'xxx'"),
     (["--languages=xxx"], "xxx"),
     (["--heads=3"], "heads 3"),

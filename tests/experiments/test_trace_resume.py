@@ -90,6 +90,6 @@ def test_stopped_anywhere_it_ends_with_the_same_bytes(flags, tmp_path):
     assert all(path.stat().st_mtime_ns == time for path, time in kept.items()), (
         "finished work is kept"
     )
-    for name in ("result.nc", "summary.csv", "expertise.csv", "report.html"):
+    for name in ("result.nc", "summary.csv", "summary.md", "expertise.csv", "report.html"):
         assert (broken / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
     assert not [path.name for path in broken.iterdir() if path.name.startswith(".")]

@@ -10,7 +10,7 @@ import pytest
 from stand_in_hub import StandInHub
 
 from xlingjax.errors import InputError
-from xlingjax.models.hub import resolve
+from xlingjax.models.hub import resolve, signature
 
 pytestmark = pytest.mark.promise
 
@@ -18,11 +18,12 @@ WORKER = """
 import json, sys
 import huggingface_hub.constants
 huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE = 2**16  # smaller files would start anew
-from xlingjax.models.hub import resolve
+from xlingjax.models.hub import resolve, signature
 print("ready", flush=True)
 for line in sys.stdin:
     try:
-        answer = {"folder": str(resolve(*json.loads(line)))}
+        call, *arguments = json.loads(line)
+        answer = {"folder": str(resolve(*arguments))} if call == "resolve" else {"signature": signature(*arguments)}
     except Exception as error:
         answer = {"error": str(error), "type": type(error).__name__}
     print(json.dumps(answer), flush=True)
@@ -44,8 +45,8 @@ class Client:
         )  # fmt: skip
         assert self.process.stdout.readline() == "ready\n"
 
-    def resolve(self, *arguments):
-        self.process.stdin.write(json.dumps(arguments) + "\n")
+    def resolve(self, *arguments, call="resolve"):
+        self.process.stdin.write(json.dumps([call, *arguments]) + "\n")
         self.process.stdin.flush()
         return json.loads(self.process.stdout.readline())
 
@@ -189,6 +190,37 @@ def test_without_a_connection_the_cache_answers(tmp_path):
     assert "cannot be reached" in client.error("some/cached", "step2")
     assert "cannot be reached" in client.error("some/partly", "step1")
     client.close()
+
+
+def test_a_signature_is_the_commit_and_fetches_no_weights(tmp_path):
+    with StandInHub() as hub:
+        commit = hub.add("some/run", SAFE, "step1")
+        client = Client(hub.endpoint, tmp_path)
+        assert client.resolve("some/run", "step1", call="signature") == {"signature": [commit]}
+        assert not [path for _, path, _ in hub.requests if path.endswith(".safetensors")]
+        other = hub.add("some/run", SAFE, "step2")
+        assert client.resolve("some/run", "step2", call="signature") == {"signature": [other]}
+    client.close()
+    client = Client(hub.endpoint, tmp_path, offline=True)
+    assert client.resolve("some/run", "step1", call="signature") == {"signature": [commit]}
+    assert client.resolve("some/run", "step3", call="signature")["type"] == "InputError"
+    client.close()
+
+
+def test_the_signature_of_a_folder_is_of_every_file(tmp_path):
+    (tmp_path / "step1" / "params").mkdir(parents=True)
+    weights, config = tmp_path / "step1" / "params" / "0", tmp_path / "step1" / "config.json"
+    weights.write_bytes(b"1234")
+    config.write_bytes(b"{}")
+    first = signature(tmp_path, "step1")
+    assert first == signature(str(tmp_path / "step1"))
+    assert [entry[:2] for entry in first] == [["config.json", 2], ["params/0", 4]]
+    before = weights.stat()
+    weights.write_bytes(b"1235")
+    os.utime(weights, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert signature(tmp_path, "step1") != first, "also where size and time of writing are kept"
+    with pytest.raises(InputError, match="no checkpoint 'step2'"):
+        signature(tmp_path, "step2")
 
 
 def test_a_folder_is_taken_as_it_is(tmp_path):

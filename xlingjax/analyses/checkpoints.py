@@ -1,10 +1,13 @@
 """The checkpoints of one pre-training run: where each lies and how far training had come."""
 
 import dataclasses
+import math
 import re
 from collections.abc import Sequence
+from pathlib import Path
 
 from xlingjax.errors import InputError
+from xlingjax.models.weights.files import is_inside
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,20 +85,26 @@ def sources(model: str, revisions: Sequence[str] = (), subfolders: Sequence[str]
         tokens_per_step: overrides what `SERIES` knows.
 
     Raises:
-        InputError: both lists have several entries, or a checkpoint is named twice.
+        InputError: both lists have several entries, a checkpoint is named twice, or by a name that
+            leads out of the model's folder, or `tokens_per_step` is not above 0.
     """
     if len(revisions) > 1 and subfolders:
         raise InputError(
             f"{len(revisions)} revisions and {len(subfolders)} subfolders were given; checkpoints are "
             "either revisions or subfolders of one revision")
+    if tokens_per_step is not None and not 0 < tokens_per_step < math.inf:
+        raise InputError(f"tokens_per_step is {tokens_per_step:g}; give a number above 0")
     per_step = tokens_per_step or (SERIES[model].tokens_per_step if model in SERIES else None)
     named: list[tuple[str | None, str | None]]
     if subfolders:
         named = [(revisions[0] if revisions else None, subfolder) for subfolder in subfolders]
     else:
         named = [(revision, None) for revision in revisions] or [(None, None)]
-    labels = [subfolder or revision or model.rstrip("/").rsplit("/", 1)[-1]
-              for revision, subfolder in named]
+    labels = [subfolder or revision or Path(model).resolve().name for revision, subfolder in named]
+    outside = [label for label in labels if not is_inside(label)]
+    if outside:
+        raise InputError(
+            f"checkpoint {outside[0]!r} is no plain name; give the folder that holds it as the model")
     twice = sorted({label for label in labels if labels.count(label) > 1})
     if twice:
         raise InputError(f"checkpoint {twice[0]!r} is named twice; name each once")

@@ -44,22 +44,27 @@ def pair_classes(languages: Sequence[str], scripts: Mapping[str, str],
 
 
 def claims(experts: xr.Dataset, classes: Mapping[str, np.ndarray], level: float = 0.05,
-           seed: int = 0) -> xr.Dataset:
+           seed: int = 0, sound: np.ndarray | None = None) -> xr.Dataset:
     """Class means over checkpoints with their band, intervals and change.
+
+    A checkpoint that is not sound (broken, or the weights of another one) is shown and claims
+    nothing: its overlap and null are as measured, its `band` and `p` NaN, and band, emergence and
+    rise are those of the trace without it.
 
     Args:
         experts: `concept_experts` datasets joined along `checkpoint`, raw experts only.
         classes: of `pair_classes`.
         level: simultaneous over classes and checkpoints.
         seed: of the bootstrap.
+        sound: bool[K], the checkpoints that count; by default all.
 
     Returns:
         Dimensions `pairs`, `checkpoint`. `overlap`, `null`, `band`, `p`, `ceiling`, `same_half`,
         `name_null`, `shared_fraction`, with `_low` and `_high` where bootstrapped over concepts and
-        languages; `above`, overlap above the band; `estimable`, the share of pairs with a shared fraction; `emergence`, the index of
-        the first checkpoint above the band for good, -1 = none; `rise` of the shared fraction from
-        the first estimable checkpoint to the last, NaN with fewer than two; `members`, the pairs of
-        each class.
+        languages; `above`, overlap above the band; `estimable`, the share of pairs with a shared
+        fraction; `emergence`, the index of the first sound checkpoint above the band for good, -1 =
+        none; `rise` of the shared fraction from the first estimable sound checkpoint (`rise_from`,
+        its index) to the last, NaN with fewer than two; `members`, the pairs of each class.
     """
     one = experts.sel(k=experts.attrs["k"])
     cross = one["overlap"].transpose("checkpoint", "language", "language_b", "concept").values
@@ -68,7 +73,11 @@ def claims(experts: xr.Dataset, classes: Mapping[str, np.ndarray], level: float 
     names, pairs = list(classes), np.stack(list(classes.values()))
     observed = _class_means(_mean(cross, -1), pairs)
     of_null = np.stack([_class_means(draw, pairs) for draw in null_draws])
-    band = traces.simultaneous_band(observed, of_null, level)
+    counts = np.flatnonzero(np.ones(observed.shape[1], bool) if sound is None else sound)
+    band = traces.simultaneous_band(observed[:, counts], of_null[:, :, counts], level)
+    upper, p = np.full((2, *observed.shape), np.nan)
+    upper[:, counts], p[:, counts] = band.upper, band.p
+    emergence = traces.emergence(observed[:, counts] > band.upper) if len(counts) else np.full(len(names), -1)
 
     rng = np.random.default_rng(seed)
     languages, concepts = cross.shape[1], cross.shape[-1]
@@ -82,20 +91,20 @@ def claims(experts: xr.Dataset, classes: Mapping[str, np.ndarray], level: float 
     fraction = sharing.shared_fraction(_mean(cross, -1), null, sd)
     fraction_mean = _class_means(fraction, pairs)
     drawn = np.stack(fractions)
-    rise, low, high, first = _rise(fraction_mean, drawn)
+    rise, low, high, first = _rise(fraction_mean[:, counts], drawn[:, :, counts])
     diagonal = np.einsum("kgg->kg", _mean(cross, -1))
     ceilings = np.sqrt(diagonal[:, :, None] * diagonal[:, None])
     dims = ("pairs", "checkpoint")
     out = {
         "overlap": (dims, observed), "null": (dims, of_null.mean(0)),
-        "null_sd": (dims, of_null.std(0, ddof=1)), "band": (dims, band.upper), "p": (dims, band.p),
-        "above": (dims, observed > band.upper),
+        "null_sd": (dims, of_null.std(0, ddof=1)), "band": (dims, upper), "p": (dims, p),
+        "above": (dims, observed > upper),
         "ceiling": (dims, _class_means(ceilings, pairs)),
         "shared_fraction": (dims, fraction_mean),
         "estimable": (dims, _class_means((~np.isnan(fraction)).astype(float), pairs)),
-        "emergence": ("pairs", traces.emergence(observed > band.upper)),
+        "emergence": ("pairs", _at(counts, emergence)),
         "rise": ("pairs", rise), "rise_low": ("pairs", low), "rise_high": ("pairs", high),
-        "rise_from": ("pairs", first),
+        "rise_from": ("pairs", _at(counts, first)),
     }
     for name, stack in (("overlap", np.stack(overlaps)), ("shared_fraction", drawn)):
         out[f"{name}_low"], out[f"{name}_high"] = (
@@ -114,6 +123,11 @@ def claims(experts: xr.Dataset, classes: Mapping[str, np.ndarray], level: float 
     return xr.Dataset(out, coords=coords, attrs={
         "k": experts.attrs["k"], "level": level, "smallest_p": band.smallest_p,
         "interval": "bootstrap over concepts and languages, crossed", "p": "max-T"})
+
+
+def _at(counts: np.ndarray, index: np.ndarray) -> np.ndarray:
+    """Indices among the sound checkpoints as indices among all; -1 stays."""
+    return np.array([counts[i] if i >= 0 else -1 for i in index.tolist()], int)
 
 
 def _mean(values: np.ndarray, axis: int) -> np.ndarray:

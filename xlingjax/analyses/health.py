@@ -66,28 +66,18 @@ def _row_losses(params: Any, config: Any, objective: Objective, tokens: Any, mas
     return row_losses(params, config, objective, tokens, mask, key)
 
 
-def verdict(losses: xr.Dataset, vocabulary: int, weights: Mapping[str, int], responses: int,
-            fingerprint: str, earlier: Mapping[str, str], published: str = "",
-            unseen: Sequence[str] = ()) -> str:
-    """One phrase on a checkpoint: "ok", or what is wrong with it.
+def faults(losses: xr.Dataset, vocabulary: int, weights: Mapping[str, int], responses: int,
+           unseen: Sequence[str] = ()) -> str:
+    """What is wrong with a checkpoint by itself, in one phrase; "" where nothing is.
 
     Args:
         losses: of `language_losses`.
         vocabulary: V; a loss far above log V is worse than guessing.
         weights: tensor -> non-finite values in it.
         responses: non-finite responses in all.
-        fingerprint: of the weights.
-        earlier: fingerprint -> label of the checkpoints before this one.
-        published: what is known of this upload.
         unseen: languages that pre-training never saw, of which nothing can be asked.
-
-    >>> fine = xr.Dataset({"loss": ("language", [2.0])}, coords={"language": ["eng"]})
-    >>> verdict(fine, 100, {}, 0, "ab", {"ab": "step 10"})
-    'same weights as step 10'
     """
     found: list[str] = []
-    if fingerprint in earlier:
-        found.append(f"same weights as {earlier[fingerprint]}")
     if weights:
         first, count = next(iter(weights.items()))
         found.append(f"{sum(weights.values()):,} non-finite weights, the first {count:,} in {first}")
@@ -99,6 +89,21 @@ def verdict(losses: xr.Dataset, vocabulary: int, weights: Mapping[str, int], res
         found.append(f"diverged: worse than guessing in {', '.join(names)}")
     if bool(np.isnan(losses["loss"]).any()):
         found.append("loss is not a number")
-    if published and found:
-        found.append(published)
-    return "; ".join(found) or "ok"
+    return "; ".join(found)
+
+
+def verdict(faults: str, fingerprint: str, earlier: Mapping[str, str], published: str = "") -> str:
+    """One phrase on a checkpoint among others: "ok", or what is wrong with it.
+
+    Args:
+        faults: what is wrong with it by itself, "" for nothing.
+        fingerprint: of the weights.
+        earlier: fingerprint -> label of the checkpoints before this one.
+        published: what is known of this upload, said where something is wrong.
+
+    >>> verdict("", "ab", {"ab": "step 10"})
+    'same weights as step 10'
+    """
+    same = f"same weights as {earlier[fingerprint]}" if fingerprint in earlier else ""
+    found = [phrase for phrase in (same, faults) if phrase]
+    return "; ".join([*found, published] if found and published else found) or "ok"

@@ -51,6 +51,9 @@ class ProbeSettings:
     bootstraps: int = 200
 
     def __post_init__(self) -> None:
+        for name, least in {"tokens": 2, "per_sentence": 1, "seeds": 1, "bootstraps": 0, "l2": 0}.items():
+            if getattr(self, name) < least:
+                raise InputError(f"{name} of the probe is {getattr(self, name)}; it must be {least} or more")
         if not 0 < self.held_out < 1:
             raise InputError(
                 f"held_out is {self.held_out}; give a share of documents between 0 and 1")

@@ -61,26 +61,31 @@ def combine(runs: Mapping[str, xr.DataTree], level: float = 0.05) -> xr.DataTree
     """
     names, trees = list(runs), list(runs.values())
     _check(names, trees)
-    order = trees[0]["health"]["checkpoint"].values.tolist()
-    sound = min(order.index(tree.attrs["last_sound"]) for tree in trees)
-    kinds: dict[str, xr.Dataset] = {}
+    of = lambda path: [_dataset(tree, path) for tree in trees]
+    kinds = {"health": _health(of("health"), names)}
+    sound = kinds["health"]["status"].values == "ok"
     for path in _paths(trees[0]):
-        parts = [tree[path].to_dataset(inherit=False) for tree in trees]
         if path.startswith("claims/"):
-            kinds[path] = _claims(parts, names, level)
+            kinds[path] = _claims(of(path), names, sound, level)
         elif path == "probe":
-            kinds[path] = _probe(parts, names, level)
-        elif path == "health":
-            kinds[path] = _health(parts, names)
-        else:
-            kinds[path] = _mean(parts)
+            kinds[path] = _probe(of(path), names, level)
+        elif path != "health":
+            kinds[path] = _mean(of(path))
     _adjust([dataset for path, dataset in kinds.items() if path.startswith("claims/")])
     tree = xr.DataTree.from_dict(kinds)
+    order = kinds["health"]["checkpoint"].values.tolist()
+    last = min(order.index(one.attrs["last_sound"]) for one in trees)
     tree.attrs = {name: trees[0].attrs[name] for name in (
         *SAME, "corpus", "settings", "dropped_concepts")} | {
-        "last_sound": order[sound], "model": f"{len(names)} runs",
+        "last_sound": order[last], "model": f"{len(names)} runs",
         "replicates": f"{len(names)} pre-training runs ({', '.join(names)})"}
     return tree
+
+
+def _dataset(tree: xr.DataTree, path: str) -> xr.Dataset:
+    node = tree[path]
+    assert isinstance(node, xr.DataTree)
+    return node.to_dataset(inherit=False)
 
 
 def _paths(tree: xr.DataTree) -> list[str]:
@@ -106,12 +111,12 @@ def _check(names: Sequence[str], trees: Sequence[xr.DataTree]) -> None:
             raise InputError(
                 f"traces {names[0]} and {name} differ in --{differ[0]} ({one.get(differ[0])!r} and "
                 f"{other.get(differ[0])!r}); trace all runs with the same settings")
-        labels = [each["health"]["checkpoint"].values.tolist() for each in (first, tree)]
+        labels = [_dataset(each, "health")["checkpoint"].values.tolist() for each in (first, tree)]
         if labels[0] != labels[1]:
             raise InputError(
                 f"traces {names[0]} and {name} have other checkpoints ({', '.join(labels[0])} and "
                 f"{', '.join(labels[1])}); trace the same steps of every run")
-        weights = str(tree["health"]["fingerprint"].values[-1])
+        weights = str(_dataset(tree, "health")["fingerprint"].values[-1])
         if weights in seen:
             raise InputError(
                 f"traces {seen[weights]} and {name} are of the same weights; a replicate is another "
@@ -140,22 +145,33 @@ def _stack(parts: Sequence[xr.Dataset], name: str) -> np.ndarray:
     return np.stack([part[name].transpose(*dims).values for part in parts]).astype(float)
 
 
-def _claims(parts: Sequence[xr.Dataset], names: Sequence[str], level: float) -> xr.Dataset:
+def _claims(
+    parts: Sequence[xr.Dataset], names: Sequence[str], sound: np.ndarray, level: float,
+) -> xr.Dataset:
+    """Checkpoints that are broken in any run are shown and claim nothing, as in `claims`."""
     out = _mean(parts)
+    out["band"] = out["band"].where(xr.DataArray(sound, dims="checkpoint"))
     dims = ("pairs", "checkpoint")
     for name in ("overlap", "shared_fraction"):
-        mean, low, high = t_interval(_stack(parts, name), level)
-        out[name], out[f"{name}_low"], out[f"{name}_high"] = (dims, mean), (dims, low), (dims, high)
+        between = t_interval(_stack(parts, name), level)
+        for end, values in zip(("", "_low", "_high"), between):
+            out[f"{name}{end}"] = (dims, values)
     for name in BY_RUN:
         out[f"{name}_runs"] = (("run", *dims), _stack(parts, name))
     excess = _stack(parts, "overlap") - _stack(parts, "null")
-    out["excess"], out["excess_low"], out["excess_high"] = (
-        (dims, values) for values in t_interval(excess, level))
-    out["p"] = (dims, _one_sided(excess))
+    for end, values in zip(("", "_low", "_high"), t_interval(excess, level)):
+        out[f"excess{end}"] = (dims, values)
+    out["p"] = (dims, np.where(sound, _one_sided(excess), np.nan))
     out["runs_above"] = (dims, (_stack(parts, "overlap") > _stack(parts, "band")).sum(0))
     out["above"] = (out["overlap"] > out["band"]) & (out["excess_low"] > 0)
-    out["emergence"] = ("pairs", emergence(out["above"].transpose(*dims).values))
-    for name, values in _rise(_stack(parts, "shared_fraction"), level).items():
+    counts = np.flatnonzero(sound)
+    first = np.full(out.sizes["pairs"], -1)
+    if len(counts):
+        among = emergence(out["above"].transpose(*dims).values[:, counts])
+        first = np.where(among >= 0, counts[among], -1)
+    out["emergence"] = ("pairs", first)
+    fractions = np.where(sound, _stack(parts, "shared_fraction"), np.nan)
+    for name, values in _rise(fractions, level).items():
         out[name] = ("pairs", values)
     out["members"] = parts[0]["members"]
     return out.assign_coords(run=list(names)).assign_attrs(

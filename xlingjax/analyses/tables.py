@@ -15,6 +15,8 @@ from xlingjax.responses.responses import Responses, open_responses
 
 COLUMNS = ("checkpoint", "bits/char", "group", "overlap", "null", "band", "ceiling", "shared fraction",
            "low", "high", "unseen overlap", "status")
+README = ("concepts", "overlap", "joint null", "band", "ceiling", "shared fraction",
+          "pairs with the unseen language")  # columns of `summary_markdown`, as the README shows it
 EXPERTISE = ("ap", "off_mean", "on_p50", "on_p90", "layer", "unit", "uuid", "concept", "group")
 
 
@@ -50,6 +52,19 @@ def summary_table(tree: xr.DataTree, as_csv: bool = False) -> str:
         return text.getvalue()
     widths = [max(len(row[i]) for row in rows) for i in range(len(COLUMNS))]
     return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(row, widths)) for row in rows)
+
+
+def summary_markdown(tree: xr.DataTree) -> str:
+    """The rows of the last sound checkpoint as a Markdown table, intervals in brackets."""
+    lines = [f"| {' | '.join(README)} |", "|---" * len(README) + "|"]
+    for row in summary_rows(tree):
+        one = dict(zip(COLUMNS, row))
+        if one["checkpoint"] == tree.attrs["last_sound"]:
+            fraction = f"{one['shared fraction']} [{one['low']}, {one['high']}]"
+            cells = [one["group"], one["overlap"], one["null"], one["band"], one["ceiling"], fraction,
+                     one["unseen overlap"]]
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
 
 
 def expertise_table(tree: xr.DataTree, corpus: Corpus, trace_folder: Path, path: Path) -> None:

@@ -1,6 +1,8 @@
 """The main job: every measure at every checkpoint of a pre-training run, resumed by checkpoint."""
 
 import dataclasses
+import functools
+import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -14,24 +16,25 @@ from xlingjax.analyses import expert_pieces, health, ladder
 from xlingjax.analyses.checkpoints import SERIES, Source
 from xlingjax.analyses.claims import CLASSES, claims, pair_classes
 from xlingjax.analyses.concept_experts import concept_experts
+from xlingjax.analyses.finished import RESULT, is_finished, record, recorded, sign
 from xlingjax.analyses.language_probe import ProbeSettings, probe_checkpoint
 from xlingjax.analyses.results import read_tree, write_tree
+from xlingjax.analyses.usable import shuffled, usable
 from xlingjax.corpora.corpus import Corpus
 from xlingjax.corpora.scripts import main_script
 from xlingjax.corpora.tokenising import Tokens, tokenise
 from xlingjax.errors import InputError
-from xlingjax.files import claim
-from xlingjax.kernels.resampling import independent_blocks, joint_permutations
+from xlingjax.files import canonical, claim, slug
 from xlingjax.kernels.traces import persistence
 from xlingjax.models import Model, init_params, load_model
 from xlingjax.models.hub import require_revisions
+from xlingjax.models.loading import check_dtype
 from xlingjax.responses.collecting import collect
-from xlingjax.responses.jobs import BATCH_TOKENS
+from xlingjax.responses.jobs import BATCH_TOKENS, read_sites
 from xlingjax.responses.planning import Plan, plan
 from xlingjax.responses.responses import Responses
 
 DENSE_BYTES = 2**30  # responses up to this size are held in memory while they are analysed
-RESULT = "checkpoint.nc"  # in a checkpoint's folder, written when all of it is known
 LONGEST = 512  # tokens of a sentence where the model sets no limit
 MATCHED = ("expert", "expert_ap", "ap_at_k", "null_ap_at_k", "prevalence", "overlap_mean",
            "covariate_ap", "covariate_p")  # what is compared before and after matching for length
@@ -79,7 +82,7 @@ class TraceSettings:
     def __post_init__(self) -> None:
         if self.pool not in ("max", "mean", "last"):
             raise InputError(f"pool {self.pool!r} is unknown; choose among max, mean, last")
-        least = {"k": 1, "permutations": 2, "halvings": 1, "bootstraps": 0, "minimum": 1,
+        least = {"k": 1, "permutations": 3, "halvings": 1, "bootstraps": 0, "minimum": 1,
                  "ladder_pairs": 0, "shown": 0, "batch_tokens": 1, "seed": 0}
         for name, bound in least.items():
             value = getattr(self, name)
@@ -95,7 +98,8 @@ def trace(sources: Sequence[Source], corpus: Corpus, settings: TraceSettings, wo
     """Language probes, concept experts, sharing and health over the checkpoints of one run.
 
     Killed anywhere and started again with the same arguments, it goes on with the checkpoint it was
-    at and ends with the same result.
+    at and ends with the same result. Checkpoints may be added or left out in the same workdir: each
+    one's own result is kept, and what joins them is made for the list at hand.
 
     Args:
         sources: the checkpoints, in order.
@@ -113,29 +117,22 @@ def trace(sources: Sequence[Source], corpus: Corpus, settings: TraceSettings, wo
         fire.
 
     Raises:
-        InputError: checkpoints, corpus and settings do not fit, or the workdir holds another trace.
+        InputError: checkpoints, corpus and settings do not fit, the workdir holds another trace, or a
+            finished checkpoint is no longer the one it was.
     """
-    if not len(corpus):
-        raise InputError(f"corpus {corpus.name!r} is empty; it needs sentences")
-    if len(corpus.language_names) < 2:
-        raise InputError(
-            f"corpus {corpus.name!r} has one language, {corpus.language_names[0]}; sharing needs two")
-    for name in settings.unseen:
-        corpus.language(name)
-    corpus, dropped = usable_concepts(corpus, settings.minimum)
+    corpus, dropped = usable(corpus, settings.unseen, settings.minimum)
     if settings.shuffle:
         corpus = shuffled(corpus, settings.seed)
     groups = {group: corpus.with_concepts([name for name, of in zip(corpus.concepts, corpus.groups)
                                            if of == group]) for group in dict.fromkeys(corpus.groups)}
     identity = {
-        "sources": [dataclasses.asdict(source) for source in sources],
         "corpus": corpus.fingerprint, "settings": dataclasses.asdict(settings),
         "tokenizer": str(tokenizer)}
     with claim(Path(workdir), identity, "trace") as folder:
         for name in {source.name for source in sources}:
             require_revisions(name, [
                 (one.revision, one.subfolder) for one in sources
-                if one.name == name and not (folder / one.label / RESULT).exists()])
+                if one.name == name and recorded(folder / one.label) is None])
         job = _Trace(sources, corpus, groups, settings, folder, tokenizer, say or (lambda text: None))
         tree = job.run()
     tree.attrs |= {
@@ -146,34 +143,14 @@ def trace(sources: Sequence[Source], corpus: Corpus, settings: TraceSettings, wo
     return tree
 
 
-def usable_concepts(corpus: Corpus, minimum: int) -> tuple[Corpus, list[str]]:
-    """The corpus with the concepts that have enough positives and negatives in every language.
-
-    Returns:
-        The corpus, and the names of the concepts left out.
-
-    Raises:
-        InputError: none is left; the best concept's counts are named.
-    """
-    counts = np.array([[[np.count_nonzero(corpus.labels[corpus.languages == name, c] == value)
-                         for value in (1, 0)] for name in corpus.language_names]
-                       for c in range(len(corpus.concepts))]).reshape(-1, len(corpus.language_names), 2)
-    least = counts.min(axis=(1, 2)) if len(counts) else np.zeros(0, int)
-    kept = [name for name, count in zip(corpus.concepts, least) if count >= minimum]
-    if not kept:
-        most = int(least.max(initial=0))
-        raise InputError(
-            f"no concept of corpus {corpus.name!r} has {minimum} positive and {minimum} negative "
-            f"sentences in every language (the best has {most}); lower --minimum, leave out a "
-            "language or add sentences")
-    return corpus.with_concepts(kept), [name for name in corpus.concepts if name not in kept]
-
-
-def shuffled(corpus: Corpus, seed: int) -> Corpus:
-    """The corpus with labels permuted by parallel id, whole documents together, alike everywhere."""
-    blocks = independent_blocks(corpus.documents, corpus.parallel)
-    source = joint_permutations(blocks, corpus.parallel, corpus.languages, 1, seed)[0]
-    return dataclasses.replace(corpus, labels=corpus.labels[source], name=f"{corpus.name}, shuffled")
+def require_fit(model: Model, settings: TraceSettings) -> None:
+    """`InputError` for settings that this model cannot meet; only its config is looked at."""
+    check_dtype(settings.dtype)
+    sites = model.neuron_sites if settings.sites is None else read_sites(model, settings.sites)
+    total = model.neurons(sites).total
+    if settings.k is not None and settings.k > total:
+        raise InputError(f"k is {settings.k}, but {model.name} has {total:,} neurons at "
+                         f"{', '.join(sites)}; choose a smaller k or more sites")
 
 
 def plan_trace(model: Model, corpus: Corpus, checkpoints: int, settings: TraceSettings,
@@ -219,31 +196,32 @@ class _Trace:
         self.sources, self.corpus, self.groups = sources, corpus, groups
         self.settings, self.folder, self.tokenizer, self.say = settings, folder, tokenizer, say
         self.tokens: Tokens | None = None
+        self.planned = False
         self.model: Model | None = None
         self.loaded: Source | None = None
 
     def run(self) -> xr.DataTree:
-        found: list[dict[str, xr.Dataset]] = []
+        found: dict[str, dict[str, xr.Dataset]] = {}
         earlier: dict[str, str] = {}
-        for number, source in enumerate(self.sources):
+        done = [is_finished(self.folder / source.label, source, self.tokenizer,
+                            functools.partial(self._load, source)) for source in self.sources]
+        for number, (source, finished) in enumerate(zip(self.sources, done)):
             path = self.folder / source.label / RESULT
-            if not path.exists():
-                write_tree(path, self._checkpoint(source, earlier))
+            if not finished:
+                signed = sign(source, self.tokenizer)
+                write_tree(path, self._checkpoint(source))
+                record(path.parent, source, signed, self._load(source))
             groups = read_tree(path)  # also what was just made, so that a resumed run cannot differ
-            status = str(groups["health"]["status"].item())
-            earlier.setdefault(str(groups["health"]["fingerprint"].item()), source.label)
-            self.say(f"{number + 1}/{len(self.sources)} {source.label}: {_line(groups, status)}")
-            found.append(groups)
-        joined = _join(found, self.sources)
-        final = self.folder / "final.nc"
-        if not final.exists():
-            write_tree(final, self._final(joined))
-        last = read_tree(final)
+            groups["health"] = _judged(groups["health"], source, earlier)
+            self.say(f"{number + 1}/{len(self.sources)} {source.label}: {_line(groups)}")
+            found[source.label] = groups
+        joined = _join(list(found.values()), self.sources)
+        last = self._final(found, _last_sound(joined["health"]))
         scripts = self._scripts()
         classes = pair_classes(self.corpus.language_names, scripts, self.settings.unseen)
         for name, corpus in self.groups.items():
             raw = joined[f"experts/{slug(name)}"].isel(adjustment=0, drop=True)
-            made = claims(raw, classes, seed=self.settings.seed)
+            made = claims(raw, classes, seed=self.settings.seed, sound=joined["health"]["status"].values == "ok")
             stay = persistence(raw["expert"].transpose(
                 "checkpoint", "language", "concept", "rank").values)
             kept = xr.DataArray(stay).mean(("dim_2", "dim_3")).values
@@ -267,10 +245,12 @@ class _Trace:
                 raise InputError(
                     f"checkpoint {source.label!r} of {source.name} brings no tokenizer; name the "
                     "folder or repository that has it with --tokenizer")
-        assert self.model is not None
-        longest = self.model.config.max_length or LONGEST
-        if self.tokens is None:
+            require_fit(self.model, self.settings)
+            longest = self.model.config.max_length or LONGEST
             self.tokens = tokenise(self.model.tokenizer, self.corpus.texts, longest)
+        assert self.model is not None
+        if not self.planned:
+            self.planned = True
             _, text = plan_trace(self.model, self.corpus, len(self.sources), self.settings, self.folder)
             self.say(text)
         return self.model
@@ -286,16 +266,14 @@ class _Trace:
         return {"k": settings.k, "permutations": settings.permutations, "halvings": settings.halvings,
                 "bootstraps": settings.bootstraps, "seed": settings.seed}
 
-    def _checkpoint(self, source: Source, earlier: Mapping[str, str]) -> dict[str, xr.Dataset]:
+    def _checkpoint(self, source: Source) -> dict[str, xr.Dataset]:
         model, settings = self._load(source), self.settings
         assert self.tokens is not None
         responses = self._responses(source, model)
         losses = health.language_losses(model, self.corpus, self.tokens, settings.batch_tokens)
         bad = sum(sum(layers) for layers in responses.attrs["nonfinite"].values())
-        known = SERIES[source.name].defects if source.name in SERIES else {}
-        status = health.verdict(losses, model.config.vocab_size, model.health, bad,
-                                model.fingerprint, earlier, known.get(source.label, ""), settings.unseen)
-        losses = losses.assign(status=status, fingerprint=model.fingerprint,
+        faults = health.faults(losses, model.config.vocab_size, model.health, bad, settings.unseen)
+        losses = losses.assign(faults=faults, fingerprint=model.fingerprint,
                                nonfinite_weights=sum(model.health.values()), nonfinite_responses=bad)
         out = {"health": losses}
         if settings.probe is not None:
@@ -313,32 +291,41 @@ class _Trace:
                 stratum_layer=("stratum", [layer for _, layer in places])).assign_attrs(group=name)
         return out
 
-    def _final(self, joined: Mapping[str, xr.Dataset]) -> dict[str, xr.Dataset]:
-        """The ladder and the neurons, at the last sound checkpoint."""
-        source = next(one for one in self.sources if one.label == _last_sound(joined["health"]))
+    def _final(self, found: Mapping[str, Mapping[str, xr.Dataset]], label: str) -> dict[str, xr.Dataset]:
+        """What is asked of the last sound checkpoint, computed once for it and the step 0 beside it."""
+        first = self.sources[0].label if self.sources[0].step == 0 else None
+        decided = [[one, (recorded(self.folder / one) or {}).get("model")] for one in (label, first) if one]
+        digest = hashlib.sha256(canonical(decided).encode()).hexdigest()
+        path = self.folder / f"final-{digest[:16]}.nc"
+        if not path.exists():
+            write_tree(path, self._last(found[label], label, None if first is None else found[first]))
+        return read_tree(path)
+
+    def _last(self, groups: Mapping[str, xr.Dataset], label: str,
+              untrained_groups: Mapping[str, xr.Dataset] | None) -> dict[str, xr.Dataset]:
+        """The ladder and the neurons of one checkpoint."""
+        source = next(one for one in self.sources if one.label == label)
         model = self._load(source)
         assert self.tokens is not None
         responses = self._responses(source, model)
         matrix, strata = Matrix(responses), responses.neurons.strata
         places = self._responses(source, model, "argmax")
-        fresh = None if self.sources[0].step == 0 else self._fresh(model)
+        fresh = self._fresh(model) if untrained_groups is None else None
         out: dict[str, xr.Dataset] = {}
         shown: list[expert_pieces.SharedExpert] = []
         for name, corpus in self.groups.items():
             tokens, options = self.tokens, self._options()
             inputs = ladder.expert_inputs(corpus, tokens)
-            raw = joined[f"experts/{slug(name)}"].sel(checkpoint=source.label).drop_vars(
-                ("checkpoint", "step", "tokens_seen"))
+            raw = groups[f"experts/{slug(name)}"]
             by_length = concept_experts(
                 matrix, **inputs, strata=strata, adjustments=("length",), length_permutations=2,
                 **{**options, "halvings": 1, "permutations": 2})
             experts = xr.concat([raw[list(MATCHED)], by_length[list(MATCHED)]], "adjustment",
                                 join="exact", combine_attrs="override").assign_attrs(group=name)
             out[f"matched/{slug(name)}"] = experts
-            untrained = (
-                ladder.rung(joined[f"experts/{slug(name)}"].isel(checkpoint=0, drop=True))
-                if fresh is None else ladder.rung(concept_experts(
-                    fresh, **inputs, strata=strata, adjustments=("raw",), **options)))
+            untrained = ladder.rung(
+                untrained_groups[f"experts/{slug(name)}"] if untrained_groups is not None
+                else concept_experts(fresh, **inputs, strata=strata, adjustments=("raw",), **options))
             rungs = {
                 "tokens": ladder.token_rung(corpus, tokens, **options),
                 "untrained": untrained,
@@ -375,16 +362,21 @@ class _Trace:
                 for name in self.corpus.language_names}
 
 
+def _judged(health_of: xr.Dataset, source: Source, earlier: dict[str, str]) -> xr.Dataset:
+    """Health with the verdict among the checkpoints before, to whose weights these are added."""
+    known = SERIES[source.name].defects if source.name in SERIES else {}
+    weights = str(health_of["fingerprint"].item())
+    status = health.verdict(
+        str(health_of["faults"].item()), weights, earlier, known.get(source.label, ""))
+    earlier.setdefault(weights, source.label)
+    return health_of.drop_vars("faults").assign(status=status)
+
+
 def _last_sound(health: xr.Dataset) -> str:
     """The last checkpoint that is "ok"; without one, the last."""
     names, status = health["checkpoint"].values, health["status"].values
     sound = [str(name) for name, found in zip(names, status) if found == "ok"]
     return sound[-1] if sound else str(names[-1])
-
-
-def slug(name: str) -> str:
-    """A group's name as a path in the result."""
-    return "".join(c if c.isalnum() else "_" for c in name)
 
 
 def _join(found: Sequence[Mapping[str, xr.Dataset]], sources: Sequence[Source]) -> dict[str, xr.Dataset]:
@@ -401,7 +393,7 @@ def _join(found: Sequence[Mapping[str, xr.Dataset]], sources: Sequence[Source]) 
     return out
 
 
-def _line(groups: Mapping[str, xr.Dataset], status: str) -> str:
+def _line(groups: Mapping[str, xr.Dataset]) -> str:
     name, experts = next((n, d) for n, d in groups.items() if n.startswith("experts/"))
     one = experts.sel(adjustment="raw", k=experts.attrs["k"])
     off = ~np.eye(one.sizes["language"], dtype=bool)
@@ -409,4 +401,5 @@ def _line(groups: Mapping[str, xr.Dataset], status: str) -> str:
         off, dims=("language", "language_b"))).mean())
     loss = float(groups["health"]["bits_per_character"].mean())
     return (f"{loss:.2f} bits a character, overlap {mean('overlap_mean'):.3f} "
-            f"(null {mean('null_overlap'):.3f}) on {name.split('/')[1]}, {status}")
+            f"(null {mean('null_overlap'):.3f}) on {name.split('/')[1]}, "
+            f"{groups['health']['status'].item()}")

@@ -6,6 +6,7 @@ import hashlib
 import re
 from collections.abc import Collection, Iterable
 from pathlib import Path
+from typing import Any
 
 import huggingface_hub
 from huggingface_hub.errors import (
@@ -78,6 +79,27 @@ def require_revisions(name: str | Path, wanted: Iterable[tuple[str | None, str |
     for revision, _ in pairs if there else []:
         if revision and revision not in there and not re.fullmatch("[0-9a-f]{7,40}", revision):
             raise InputError(f"{name} has no revision {revision!r}; {_nearest(revision, there)}")
+
+
+def signature(
+    name: str | Path, revision: str | None = None, subfolder: str | None = None
+) -> list[Any]:
+    """What says cheaply that nothing has changed: equal signatures are equal files. JSON values.
+
+    Of a folder the name, size and times of every file, of a repository the commit that its revision
+    stands for. No weights are read or fetched. Other signatures may still be the same checkpoint,
+    copied or touched.
+
+    Errors: `InputError` where the checkpoint is not there, or neither hub nor cache can say.
+    """
+    folder = Path(name).expanduser()
+    if not folder.is_dir():
+        where = f"{subfolder.strip('/')}/" if subfolder else ""
+        return [_snapshot(str(name), revision, [f"{where}config.json"]).name]
+    folder = _in_folder(folder, revision, subfolder)
+    found = [(path, path.stat()) for path in sorted(folder.rglob("*")) if path.is_file()]
+    return [[path.relative_to(folder).as_posix(), about.st_size, about.st_mtime_ns, about.st_ctime_ns]
+            for path, about in found]  # fmt: skip
 
 
 def _in_folder(folder: Path, revision: str | None, subfolder: str | None) -> Path:

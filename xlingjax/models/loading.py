@@ -57,7 +57,7 @@ def load_model(
 
     Errors: `InputError` naming what is not there, not supported, damaged or does not fit.
     """
-    _check_dtype(dtype)
+    check_dtype(dtype)
     folder = resolve(name_or_folder, revision, subfolder)
     placement = None
     if mesh is not None:
@@ -237,7 +237,8 @@ def _not_finite(array: np.ndarray) -> int:
     return array.size - int(np.count_nonzero(np.isfinite(array)))
 
 
-def _check_dtype(dtype: Any) -> None:
+def check_dtype(dtype: Any) -> None:
+    """`InputError` for a type of parameters that is unknown or that JAX is not set up for."""
     if dtype not in DTYPES:
         raise InputError(f"dtype is {dtype!r}; choose one of {', '.join(map(repr, DTYPES))}")
     if dtype == "float64" and jnp.zeros(0).dtype != "float64":

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
+from xlingjax.files import slug
 from xlingjax.report import trace_figures as figures
 from xlingjax.report.page import Section, Table, marked, render, write
 from xlingjax.report.trace_words import summary, until_last_sound
@@ -204,8 +205,3 @@ def _health(tree: xr.DataTree) -> Section:
         Table(["checkpoint", "tokens seen", "status", *(f"perplexity {g}" for g in health["language"].values)],
               rows, "Every checkpoint's fingerprint is compared with the earlier ones; non-finite weights and "
               "responses are counted")])
-
-
-def slug(name: str) -> str:
-    """A group's name as part of a file name."""
-    return "".join(c if c.isalnum() else "_" for c in name)

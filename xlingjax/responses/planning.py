@@ -103,16 +103,9 @@ def plan(
     """What `collect` with the same arguments will need.
 
     Args:
-        model: an `xlingjax.Model`.
-        corpus: sentences, or their tokens.
-        sites: by default `model.neuron_sites`.
-        pool: "max", "mean", "last", "sum" or "argmax" over the counted tokens of a sentence.
-        workdir: where `collect` will write; it is checked for room.
-        where: which tokens count; see `collect`.
-        batch_tokens: the most tokens of a batch, padding included.
-        max_length: sentences are cut to so many tokens; by default the model's context, at most
-            2048.
         measure: compile the largest shape and run it twice, for the temporary bytes and the time.
+        model, corpus, sites, pool, workdir, where, batch_tokens, max_length: see `collect`; a
+            `workdir` is checked for room.
 
     Raises:
         InputError: an argument cannot be used, or the disk of `workdir` has too little room.

@@ -6,7 +6,6 @@ import hashlib
 import importlib.metadata
 import math
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -17,7 +16,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from tqdm import tqdm
 from transformers import PreTrainedTokenizerFast
 
 from xlingjax.corpora.corpus import Corpus
@@ -25,6 +23,7 @@ from xlingjax.errors import InputError
 from xlingjax.models.config import TransformerConfig
 from xlingjax.models.model import Model
 from xlingjax.models.transformer import init_params
+from xlingjax.progress import progress
 from xlingjax.training.checkpoints import RunFolder
 from xlingjax.training.languages import hold_out
 from xlingjax.training.objectives import Objective, row_losses
@@ -274,14 +273,8 @@ class _Run:
         steps = self.settings.steps
         with (
             Interruption() as interruption,
-            tqdm(
-                total=steps,
-                initial=done,
-                unit=" steps",
-                delay=2,
-                disable=show is None,
-                dynamic_ncols=True,
-                file=sys.stderr,
+            progress(
+                total=steps, initial=done, label="train", unit="steps", show=show is not None
             ) as bar,
         ):
             running = None
