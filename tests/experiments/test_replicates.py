@@ -109,7 +109,7 @@ class TestRealText:
         [
             (["--data=nowhere"], "--data=nowhere lacks text/opensource_guide.tsv.xz"),
             (["--seeds=1"], "--seeds=1: give two or more different whole numbers"),
-            (["--steps=3"], "--steps=3; it must be 16 or more"),
+            (["--steps=3"], "--steps=3; it must be 32 or more"),
         ],
     )
     def test_what_is_wrong_is_said_at_once(self, flags, said, tmp_path) -> None:
