@@ -66,6 +66,8 @@ flags.DEFINE_boolean("probe", True, "whether to probe for language identity")
 flags.DEFINE_integer("probe_tokens", None, f"tokens a language for the probe; {_P.tokens} by default, "
                      "fewer on the embedded corpus")
 flags.DEFINE_enum("dtype", _T.dtype, ["float32", "bfloat16", "float16", "float64"], "of the forward pass")
+flags.DEFINE_string("mesh", "", "devices along data, fsdp and model, for example data:4,model:2; "
+                    "one device by default")
 flags.DEFINE_integer("batch_tokens", _T.batch_tokens, "the most tokens of a batch")
 flags.DEFINE_integer("seed", 0, "of pre-training, halves, permutations and probes")
 flags.DEFINE_float("dose", 0.15, "share of nouns that the embedded corpus's languages have in common")
@@ -175,7 +177,7 @@ def main() -> None:
         sites=tuple(FLAGS.sites) or None, pool=FLAGS.pool, k=FLAGS.k,
         permutations=FLAGS.permutations, halvings=FLAGS.halvings, bootstraps=FLAGS.bootstraps,
         minimum=FLAGS.minimum, ladder_pairs=_chosen("ladder_pairs", _T.ladder_pairs),
-        first_token=FLAGS.first_token, shuffle=FLAGS.shuffle_labels, dtype=FLAGS.dtype,
+        first_token=FLAGS.first_token, shuffle=FLAGS.shuffle_labels, dtype=FLAGS.dtype, mesh=FLAGS.mesh,
         batch_tokens=FLAGS.batch_tokens, seed=FLAGS.seed,
         probe=_probe_settings() if FLAGS.probe else None)
     found, corpus, unseen = embedded(workdir, settings) if FLAGS.model is None else named()

@@ -218,15 +218,6 @@ def test_what_is_not_there_is_named(folder, tmp_path):
         load_model(folder)
 
 
-def test_a_mesh_holds_all_parameters_on_every_device(folder, tmp_path):
-    mesh = jax.make_mesh((1,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
-    model = load_model(folder, mesh=mesh)
-    save_model(model, tmp_path / "own")
-    for loaded in (model, load_model(tmp_path / "own", mesh=mesh)):
-        shardings = {leaf.sharding for leaf in jax.tree.leaves(loaded.params)}
-        assert shardings == {jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())}
-
-
 def test_our_own_checkpoints_come_back_whole(folder, tmp_path):
     model = load_model(folder)
     (tmp_path / "run" / "checkpoints" / "64").mkdir(parents=True)  # an empty folder may be there

@@ -12,6 +12,7 @@ import xarray as xr
 from xlingjax.corpora.batching import make_batch, plan_batches
 from xlingjax.corpora.corpus import Corpus
 from xlingjax.corpora.tokenising import Tokens
+from xlingjax.sharding import batch_sharding, batch_shards
 from xlingjax.training.objectives import Objective, row_losses
 
 DIVERGED = 1.05  # a loss this many times that of a uniform guess is no language model's
@@ -48,10 +49,11 @@ def language_losses(model: Any, corpus: Corpus, tokens: Tokens, batch_tokens: in
         ordinary = 1 + max(i for i in special if i != model.tokenizer.mask_token_id)
         objective = Objective("masked", model.tokenizer.mask_token_id, ordinary)
     totals = np.zeros((2, len(tokens)))
-    for number, plan in enumerate(plan_batches(tokens.lengths, batch_tokens)):
+    where = batch_sharding(model.params)
+    for number, plan in enumerate(plan_batches(tokens.lengths, batch_tokens, batch_shards(model.params))):
         batch = make_batch(tokens, plan)
         losses, counts = _row_losses(
-            model.params, config, objective, batch.tokens, batch.mask,
+            model.params, config, objective, *jax.device_put((batch.tokens, batch.mask), where),
             jax.random.fold_in(jax.random.key(0), number))
         real = batch.rows >= 0
         totals[0, batch.rows[real]] = np.asarray(losses)[real]

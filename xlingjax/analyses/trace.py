@@ -26,13 +26,15 @@ from xlingjax.corpora.tokenising import Tokens, tokenise
 from xlingjax.errors import InputError
 from xlingjax.files import canonical, claim, slug
 from xlingjax.kernels.traces import persistence
-from xlingjax.models import Model, init_params, load_model
+from xlingjax.models import Model, load_model
 from xlingjax.models.hub import require_revisions
 from xlingjax.models.loading import check_dtype
+from xlingjax.models.placing import init_sharded
 from xlingjax.responses.collecting import collect
 from xlingjax.responses.jobs import BATCH_TOKENS, read_sites
 from xlingjax.responses.planning import Plan, plan
 from xlingjax.responses.responses import Responses
+from xlingjax.sharding import make_mesh
 
 DENSE_BYTES = 2**30  # responses up to this size are held in memory while they are analysed
 LONGEST = 512  # tokens of a sentence where the model sets no limit
@@ -57,6 +59,7 @@ class TraceSettings:
         shuffle: permute the labels, whole documents, alike in all languages: the trace must then
             find nothing.
         dtype: of the forward pass.
+        mesh: as of `sharding.make_mesh`, for example "data:4,model:2"; "" = one device.
         batch_tokens: the most tokens of a batch.
         seed: of halves, permutations, ties, probes.
         probe: of the language-identification probe; None leaves it out.
@@ -75,6 +78,7 @@ class TraceSettings:
     first_token: bool = True
     shuffle: bool = False
     dtype: str = "float32"
+    mesh: str = ""
     batch_tokens: int = BATCH_TOKENS
     seed: int = 0
     probe: ProbeSettings | None = ProbeSettings()
@@ -197,6 +201,7 @@ class _Trace:
         self.settings, self.folder, self.tokenizer, self.say = settings, folder, tokenizer, say
         self.tokens: Tokens | None = None
         self.planned = False
+        self.mesh = make_mesh(settings.mesh) if settings.mesh else None
         self.model: Model | None = None
         self.loaded: Source | None = None
 
@@ -239,7 +244,7 @@ class _Trace:
         if self.loaded != source:
             self.model = None  # one checkpoint is freed before the next is loaded
             self.model = load_model(source.name, source.revision, source.subfolder,
-                                    self.settings.dtype, tokenizer=self.tokenizer)
+                                    self.settings.dtype, self.mesh, self.tokenizer)
             self.loaded = source
             if self.model.tokenizer is None:
                 raise InputError(
@@ -349,9 +354,9 @@ class _Trace:
 
     def _fresh(self, model: Model) -> Matrix:
         """Responses of the same architecture with random parameters, where no step 0 is traced."""
+        key = jax.random.key(self.settings.seed)
         fresh = dataclasses.replace(
-            model, params=init_params(model.config, jax.random.key(self.settings.seed),
-                                      self.settings.dtype),
+            model, params=init_sharded(model.config, key, self.settings.dtype, self.mesh),
             name="untrained", fingerprint="untrained")
         return Matrix(collect(fresh, self.corpus, self.settings.sites, self.settings.pool,
                               where=_where(self.settings), batch_tokens=self.settings.batch_tokens,

@@ -18,11 +18,12 @@ from xlingjax.models.config import TransformerConfig
 from xlingjax.models.families import family_of
 from xlingjax.models.hub import resolve
 from xlingjax.models.model import Model
+from xlingjax.models.placing import abstract_params, placement_of, without_padding
 from xlingjax.models.tokenizer import load_tokenizer, require_fit
-from xlingjax.models.transformer import init_params
 from xlingjax.models.weights import LoadedParams, fingerprint_params, load_params, open_checkpoint
 from xlingjax.models.weights.files import read_json, write_json
 from xlingjax.models.weights.fingerprint import leaf_name
+from xlingjax.sharding import Placement
 
 MANIFEST = "xlingjax.json"
 PARAMS = "params"
@@ -47,7 +48,8 @@ def load_model(
         subfolder: where in the revision the checkpoint lies.
         dtype: of the parameters and of the forward pass: `"float32"`, `"bfloat16"`, `"float16"` or
             `"float64"` (with JAX_ENABLE_X64=1).
-        mesh: every device of it holds all parameters; None: the default device.
+        mesh: parameters are split over it by the rules of `xlingjax.sharding` and go straight to
+            their devices; None: all of them on the default device.
         tokenizer: another folder or repository to take it from, or a tokenizer. By default the one
             beside the weights; a model without one loads, and says so when it is given text.
 
@@ -59,16 +61,13 @@ def load_model(
     """
     check_dtype(dtype)
     folder = resolve(name_or_folder, revision, subfolder)
-    placement = None
-    if mesh is not None:
-        placement = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
     name = str(name_or_folder) + (f"@{revision}" if revision else "")
     name += f"/{subfolder}" if subfolder else ""
 
     if (folder / MANIFEST).exists() or (folder / PARAMS).exists():
-        family, config, loaded = _load_own(folder, dtype, placement)
+        family, config, loaded = _load_own(folder, dtype, mesh)
     else:
-        family, config, loaded = _load_foreign(folder, dtype, placement)
+        family, config, loaded = _load_foreign(folder, dtype, mesh)
     chosen, where = tokenizer, type(tokenizer).__name__
     if tokenizer is None or isinstance(tokenizer, str | Path):
         where = name if tokenizer is None else str(tokenizer)
@@ -110,8 +109,9 @@ def save_model(model: Model, folder: str | Path) -> None:
 def _write(model: Model, folder: Path) -> None:
     import orbax.checkpoint as ocp
 
+    params = without_padding(model.params, model.config)
     with ocp.StandardCheckpointer() as checkpointer:
-        checkpointer.save(folder / PARAMS, dict(model.params))
+        checkpointer.save(folder / PARAMS, params)
     if model.tokenizer is not None:
         model.tokenizer.save_pretrained(str(folder))
     for path in folder.rglob("*"):
@@ -122,7 +122,7 @@ def _write(model: Model, folder: Path) -> None:
         "family": model.family,
         "config": model.config.to_dict(),
         "dtype": str(jax.tree.leaves(model.params)[0].dtype),
-        "fingerprint": model.fingerprint or fingerprint_params(model.params),
+        "fingerprint": model.fingerprint or fingerprint_params(params),
         "files": _file_hashes(folder),
         "versions": {name: importlib.metadata.version(name) for name in libraries},
     }
@@ -132,7 +132,7 @@ def _write(model: Model, folder: Path) -> None:
 
 
 def _load_foreign(
-    folder: Path, dtype: str, placement: Any
+    folder: Path, dtype: str, mesh: jax.sharding.Mesh | None
 ) -> tuple[str, TransformerConfig, LoadedParams]:
     if not (folder / "config.json").is_file():
         inner = folder / "checkpoints"
@@ -145,9 +145,9 @@ def _load_foreign(
     loaded = load_params(
         open_checkpoint(folder),
         family.entries(config),
-        _abstract(config, dtype),
+        abstract_params(config, dtype),
         dtype,
-        placement,
+        None if mesh is None else placement_of(config, mesh).put,
         prefixes=family.prefixes,
         unused=family.unused,
         vocab_size=config.vocab_size,
@@ -156,7 +156,7 @@ def _load_foreign(
 
 
 def _load_own(
-    folder: Path, dtype: str, placement: Any
+    folder: Path, dtype: str, mesh: jax.sharding.Mesh | None
 ) -> tuple[str, TransformerConfig, LoadedParams]:
     if not (folder / MANIFEST).is_file():
         raise InputError(
@@ -179,29 +179,41 @@ def _load_own(
             raise InputError(f"{folder / file} is {what}; use another checkpoint")
     family, fingerprint = manifest["family"], manifest["fingerprint"]
     config = TransformerConfig.from_dict(manifest["config"])
-    params = _restore(folder / PARAMS, _abstract(config, manifest["dtype"]))
+    place = None if mesh is None else placement_of(config, mesh)
+    params = _restore(folder / PARAMS, abstract_params(config, manifest["dtype"]), place)
     params = jax.tree.map(lambda leaf: leaf.astype(dtype), params)
-    if placement is not None:
-        params = jax.device_put(params, placement)
     health = {name: bad for name, part in _tensors(params) if (bad := _not_finite(part))}
     return family, config, LoadedParams(params, fingerprint, health)
 
 
-def _restore(path: Path, target: Any) -> Any:
+def _restore(path: Path, target: Any, place: Placement | None) -> Any:
+    """Parameters from disk to their devices; those that are padded go by way of the host."""
     import orbax.checkpoint as ocp
 
-    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    target = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), target
-    )
+    def wanted(leaf_path: Any, leaf: jax.ShapeDtypeStruct) -> Any:
+        if place is None:
+            sharding: Any = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+        elif place.padded(leaf_name(leaf_path), leaf.shape) != leaf.shape:
+            return np.empty(leaf.shape, leaf.dtype)
+        else:
+            sharding = place.sharding(leaf_name(leaf_path), leaf.shape)
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+    target = jax.tree_util.tree_map_with_path(wanted, target)
     try:
         with ocp.StandardCheckpointer() as checkpointer:
-            return checkpointer.restore(path.absolute(), target)
+            restored = checkpointer.restore(path.absolute(), target)
     except Exception as error:  # Orbax raises whatever its layers raise
         raise InputError(
             f"{path} cannot be restored ({type(error).__name__}: {str(error)[:200]}); use "
             "another checkpoint"
         ) from error
+    if place is None:
+        return restored
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: place.put(leaf_name(path), leaf) if isinstance(leaf, np.ndarray) else leaf,
+        restored,
+    )
 
 
 def _file_hashes(folder: Path) -> dict[str, str]:
@@ -217,10 +229,6 @@ def _file_hashes(folder: Path) -> dict[str, str]:
 
 def _sha256(manifest: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
-
-
-def _abstract(config: TransformerConfig, dtype: str) -> Any:
-    return jax.eval_shape(lambda: init_params(config, jax.random.key(0), dtype))
 
 
 def _tensors(params: Any) -> Iterator[tuple[str, Any]]:

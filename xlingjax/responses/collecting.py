@@ -20,7 +20,8 @@ from xlingjax.responses import ledger, store
 from xlingjax.responses.jobs import BATCH_TOKENS, Job, Where, prepare
 from xlingjax.responses.planning import check_room
 from xlingjax.responses.responses import Responses, from_arrays, open_responses
-from xlingjax.responses.stepping import placement, pooled_step, run
+from xlingjax.responses.stepping import pooled_step, run
+from xlingjax.sharding import batch_sharding
 
 EXPERIMENT = "experiment.json"  # written first: what this workdir is for
 
@@ -155,7 +156,7 @@ def _fill(model: Any, job: Job, blocks: Sequence[int], finish: Finish, show: boo
         )
     ]
     step = functools.partial(pooled_step, model.params, model.config, job.capture)
-    results = run(step, (job.inputs(batch) for batch in wanted), placement(model.params))
+    results = run(step, (job.inputs(batch) for batch in wanted), batch_sharding(model.params))
     missing = set(blocks)
     values: dict[str, np.ndarray] = {}
     nonfinite: dict[str, list[int]] = {}

@@ -19,6 +19,7 @@ from xlingjax.models.taps import site_shapes
 from xlingjax.neurons import NeuronIndex
 from xlingjax.responses import store
 from xlingjax.responses.stepping import Capture
+from xlingjax.sharding import batch_shards
 
 POOLS = ("max", "mean", "last", "sum", "argmax")
 BATCH_TOKENS = 8192
@@ -83,7 +84,7 @@ def prepare(
     chosen = tuple(model.neuron_sites) if sites is None else read_sites(model, sites)
     tokens, max_length = read_tokens(model, corpus, max_length)
     counts, rule = _counted(tokens, corpus, where)
-    batches = plan_batches(tokens.lengths, batch_tokens)
+    batches = plan_batches(tokens.lengths, batch_tokens, batch_shards(model.params))
     order = np.concatenate([batch.rows[batch.rows >= 0] for batch in batches])
     sizes = np.array([(batch.rows >= 0).sum() for batch in batches])
     neurons = model.neurons(chosen)

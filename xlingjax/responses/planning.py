@@ -1,9 +1,10 @@
 """What a run will be, before it starts: batches, bytes on device and disk, time."""
 
 import dataclasses
+import math
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,11 @@ import jax
 from xlingjax.corpora.corpus import Corpus
 from xlingjax.corpora.tokenising import Tokens
 from xlingjax.errors import InputError
+from xlingjax.models.placing import placement_of
+from xlingjax.models.weights.fingerprint import leaf_name
 from xlingjax.responses.jobs import BATCH_TOKENS, Job, Where, prepare
-from xlingjax.responses.stepping import placement, pooled_step
+from xlingjax.responses.stepping import pooled_step
+from xlingjax.sharding import batch_sharding, mesh_of
 
 WORKDIR_RESERVE = 2**24  # bytes left for the records beside the responses
 
@@ -29,7 +33,9 @@ class Plan:
         pool: how tokens become one response.
         buckets: (T, B, batches) of each shape, longest first.
         tokens: tokens that the model reads, padding included.
-        parameter_bytes: resident on the device for the whole run, exact.
+        parameter_bytes: resident on each device for the whole run, exact.
+        mesh: axis -> devices; empty on a single device.
+        replicated: parameters that the mesh cannot split, with the reason.
         temporary_bytes: at most used beside them within a batch, from the compiler; None = it does
             not say.
         output_bytes: of the responses of the largest batch; two batches live at a time.
@@ -46,6 +52,8 @@ class Plan:
     pool: str
     buckets: tuple[tuple[int, int, int], ...]
     tokens: int
+    mesh: Mapping[str, int]
+    replicated: tuple[str, ...]
     parameter_bytes: int
     temporary_bytes: int | None
     output_bytes: int
@@ -79,6 +87,7 @@ class Plan:
             f"{self.empty:,} without a counted token)",
             f"batches     {self.batches:,} in {self.compilations} shapes, each compiled once "
             f"(sentences x tokens: {shapes})",
+            *self._mesh_lines(),
             f"device      {_bytes(self.parameter_bytes)} parameters, {temporary} temporary, "
             f"2 x {_bytes(self.output_bytes)} responses",
             f"host        {_bytes(self.host_bytes)} for the block being filled",
@@ -86,6 +95,15 @@ class Plan:
             f"time        {duration}",
         ]
         return "\n".join(lines)
+
+    def _mesh_lines(self) -> list[str]:
+        if not self.mesh:
+            return []
+        axes = " x ".join(f"{axis} {size}" for axis, size in self.mesh.items())
+        lines = [f"mesh        {axes}; bytes are of each device"]
+        if self.replicated:
+            lines.append(f"replicated  {', '.join(self.replicated)}")
+        return lines
 
 
 def plan(
@@ -129,7 +147,8 @@ def plan(
         pool=pool,
         buckets=tuple((*shape, count) for shape, count in shapes.items()),
         tokens=read,
-        parameter_bytes=sum(leaf.nbytes for leaf in jax.tree.leaves(model.params)),
+        **_mesh(model),
+        parameter_bytes=device_bytes(model.params),
         temporary_bytes=temporary,
         output_bytes=row_bytes * max(rows for _, rows in shapes),
         host_bytes=row_bytes * job.layout.block_sentences,
@@ -137,6 +156,27 @@ def plan(
         seconds=seconds,
         truncated=job.tokens.truncated,
         empty=int((job.pieces == 0).sum()),
+    )
+
+
+def _mesh(model: Any) -> dict[str, Any]:
+    """Axes of the mesh, and what it cannot split."""
+    mesh = mesh_of(model.params)
+    if mesh is None:
+        return {"mesh": {}, "replicated": ()}
+    leaves = jax.tree_util.tree_flatten_with_path(model.params)[0]
+    shapes = {leaf_name(path): leaf.shape for path, leaf in leaves}
+    return {
+        "mesh": {axis: size for axis, size in mesh.shape.items() if size > 1},
+        "replicated": tuple(placement_of(model.config, mesh).replicated(shapes)),
+    }
+
+
+def device_bytes(params: Any) -> int:
+    """Bytes of the parameters on each device that holds a part of them."""
+    return sum(
+        math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+        for leaf in jax.tree.leaves(params)
     )
 
 
@@ -161,7 +201,7 @@ def _measure(model: Any, job: Job, read: int, shapes: int) -> tuple[int | None, 
         return rows * length * (config.width * 6 + config.mlp_width * 2 + config.heads * length)
 
     largest = max(range(len(job.batches)), key=load)
-    arrays = jax.device_put(job.inputs(largest), placement(model.params))
+    arrays = jax.device_put(job.inputs(largest), batch_sharding(model.params))
     begin = time.perf_counter()
     compiled = pooled_step.lower(model.params, config, job.capture, *arrays).compile()
     compiling = time.perf_counter() - begin

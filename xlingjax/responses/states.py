@@ -12,7 +12,8 @@ from xlingjax.corpora.tokenising import Tokens
 from xlingjax.errors import InputError
 from xlingjax.progress import progress
 from xlingjax.responses.jobs import BATCH_TOKENS, read_sites, read_tokens
-from xlingjax.responses.stepping import placement, run, states_step
+from xlingjax.responses.stepping import run, states_step
+from xlingjax.sharding import batch_sharding, batch_shards
 
 
 class TokenStates(NamedTuple):
@@ -80,7 +81,7 @@ def collect_tokens(
     if len(used) == 0:
         raise InputError("no token is chosen in any sentence; give at least one position")
     kept = tokens.rows(used)
-    batches = plan_batches(kept.lengths, batch_tokens)
+    batches = plan_batches(kept.lengths, batch_tokens, batch_shards(model.params))
     # One P for each length, so that each length is compiled once.
     widest = {
         length: max(
@@ -105,7 +106,7 @@ def collect_tokens(
     states = np.empty((layers, starts[-1], next(iter(shapes.values()))[1]), np.float32)
     step = functools.partial(states_step, model.params, model.config, sites)
     with progress(total=len(used), label="collect tokens", unit="sentences", show=show) as bar:
-        for batch, captured in zip(batches, run(step, inputs(), placement(model.params))):
+        for batch, captured in zip(batches, run(step, inputs(), batch_sharding(model.params))):
             both = np.concatenate([captured[site] for site in sites])
             for i, row in enumerate(batch.rows):
                 if row >= 0:

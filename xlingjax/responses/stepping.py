@@ -54,14 +54,6 @@ def states_step(
     return {site: captured[site].astype(jnp.float32) for site in sites}
 
 
-def placement(params: Any) -> jax.sharding.Sharding:
-    """Where a batch goes: to the parameters' device, or to every device of their mesh."""
-    sharding = jax.tree.leaves(params)[0].sharding
-    if isinstance(sharding, jax.sharding.NamedSharding):
-        return jax.sharding.NamedSharding(sharding.mesh, jax.sharding.PartitionSpec())
-    return sharding
-
-
 def run(
     step: Callable[..., Any], inputs: Iterable[tuple[np.ndarray, ...]], where: jax.sharding.Sharding
 ) -> Iterator[Any]:

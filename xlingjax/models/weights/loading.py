@@ -1,7 +1,7 @@
 """From a checkpoint's tensors to our parameters: strict both ways, one tensor at a time."""
 
 import fnmatch
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import EllipsisType
 from typing import Any, NamedTuple, Protocol
 
@@ -43,7 +43,7 @@ def load_params(
     entries: Sequence[EntryLike],
     target: Any,
     dtype: Any = "float32",
-    shardings: Any = None,
+    put: Callable[[str, np.ndarray], jax.Array] | None = None,
     *,
     prefixes: Sequence[str] = (),
     unused: Sequence[str] = (),
@@ -57,7 +57,7 @@ def load_params(
             (`ours`).
         target: a tree of the parameters' shapes (`jax.eval_shape` of `init_params`).
         dtype: of every parameter, whatever type the checkpoint has.
-        shardings: a tree like `target`, or one sharding for all; None: the default device.
+        put: brings a leaf, by name, from the host to its devices; None: to the default device.
         prefixes: what names may begin with or lack, in the table and in the checkpoint.
         unused: `fnmatch` patterns of tensors that may be there and are not read (tied copies,
             buffers).
@@ -84,11 +84,10 @@ def load_params(
             wanted[theirs] = own[::-1] if table[ours].transpose else own
     _require_match(checkpoint, actual, wanted, prefixes, unused, vocab_size)
 
-    placements = [None] * len(shapes) if shardings is None else _one_each(shardings, target)
     digests: dict[str, str] = {}
     health: dict[str, int] = {}
     filled = []
-    for (ours, shape), placement in zip(shapes.items(), placements, strict=True):
+    for ours, shape in shapes.items():
         buffer = np.empty(shape, np.dtype(dtype))
         for theirs, rows in _sources(table[ours], shape, prefixes):
             values = checkpoint.read(actual[theirs])
@@ -100,7 +99,7 @@ def load_params(
             bad = part.size - int(np.count_nonzero(np.isfinite(part)))
             if bad:
                 health[actual[theirs]] = bad
-        filled.append(jax.device_put(buffer, placement))
+        filled.append(jax.device_put(buffer) if put is None else put(ours, buffer))
         del buffer, part, values
     return LoadedParams(jax.tree.unflatten(tree, filled), fingerprint(digests), health)
 
@@ -136,10 +135,6 @@ def _sources(
         return
     for layer in range(shape[0]):
         yield theirs.replace("{layer}", str(layer)), layer
-
-
-def _one_each(shardings: Any, target: Any) -> list[Any]:
-    return jax.tree.leaves(jax.tree.broadcast(shardings, target))
 
 
 def _require_match(

@@ -1,0 +1,146 @@
+"""Sharded = one device, on eight forced host devices; `models/test_sharded.py` runs this file (P3).
+
+Head counts, widths and vocabularies are such that some meshes divide them and some do not.
+"""
+
+import dataclasses
+
+import families
+import jax
+import numpy as np
+import pytest
+import transformers
+from jax.sharding import NamedSharding
+from tolerances import PARITY as BOTH
+from tolerances import close
+
+import xlingjax as xl
+from xlingjax.analyses.health import language_losses
+from xlingjax.corpora import mini_world
+from xlingjax.corpora.tokenising import tokenise
+from xlingjax.errors import InputError
+from xlingjax.models import init_params, load_model, save_model
+from xlingjax.models.model import Model
+from xlingjax.models.placing import init_sharded, without_padding
+from xlingjax.responses.planning import device_bytes
+from xlingjax.sharding import make_mesh
+from xlingjax.training.shapes import small_config
+from xlingjax.training.tokenizer import train_tokenizer
+
+PARITY = BOTH["float32"]
+MESHES = ("data:8", "data:2,model:4", "model:8", "fsdp:4,model:2", "data:2,fsdp:2,model:2", "model:3")
+
+
+def test_eight_devices_are_there() -> None:
+    assert jax.device_count() == 8
+
+
+# Each family on two meshes, each mesh under two families or more.
+PAIRS = [(case, MESHES[(i + 3 * half) % len(MESHES)])
+         for i, case in enumerate(families.CASES) for half in range(2)]  # fmt: skip
+
+
+@pytest.mark.parametrize(("case", "mesh"), PAIRS, ids=str)
+def test_every_site_from_a_foreign_checkpoint(case, mesh, tmp_path) -> None:
+    config = getattr(transformers, case.config)(**case.options)
+    getattr(transformers, case.model)(config).save_pretrained(tmp_path)
+    alone, sharded = load_model(tmp_path), load_model(tmp_path, mesh=make_mesh(mesh))
+    assert sharded.fingerprint == alone.fingerprint
+    rng = np.random.default_rng(0)
+    tokens = rng.integers(5, alone.config.vocab_size, (8, 7))
+    mask = np.arange(7) < rng.integers(1, 8, 8)[:, None]
+    sites = tuple(site for site in alone.sites if site != "attn.pattern")
+    ours, theirs = (model(tokens, mask, capture=sites) for model in (sharded, alone))
+    for site in sites:
+        close(ours.captured[site], theirs.captured[site], PARITY)
+    logits = ours.logits()
+    assert logits.shape[-1] == alone.config.vocab_size, "no logit for a row that pads"
+    close(logits, theirs.logits(), PARITY)
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory):
+    """A decoder of our own, its folder, and a corpus that it reads."""
+    world = mini_world(sentences=24, languages=("eng", "rus"))
+    tokenizer = train_tokenizer(mini_world("train", sentences=100, languages=("eng", "rus")), 301)
+    config = dataclasses.replace(small_config("bloom", 2, 32, 4), vocab_size=len(tokenizer))
+    params = init_params(config, jax.random.key(0))
+    folder = tmp_path_factory.mktemp("own") / "model"
+    save_model(Model(params, config, tokenizer, "", "own", "bloom"), folder)
+    return folder, world
+
+
+@pytest.mark.parametrize("mesh", MESHES)
+def test_collect_and_losses(own, mesh, tmp_path) -> None:
+    folder, world = own
+    alone, sharded = load_model(folder), load_model(folder, mesh=make_mesh(mesh))
+    one = xl.collect(alone, world)
+    many = xl.collect(sharded, world, workdir=tmp_path / "responses")
+    close(many.matrix(), one.matrix(), PARITY)
+    np.testing.assert_array_equal(many.pieces, one.pieces)
+    tokens = tokenise(alone.tokenizer, world.texts, 64)
+    losses = [language_losses(model, world, tokens)["loss"].values for model in (sharded, alone)]
+    np.testing.assert_allclose(*losses, rtol=1e-5)
+
+
+def test_a_sharded_model_is_saved_without_its_padding(own, tmp_path) -> None:
+    folder, _ = own
+    alone = load_model(folder)
+    sharded = load_model(folder, mesh=make_mesh("model:8"))
+    rows = sharded.params["embed"]["tokens"]["embedding"].shape[0]
+    assert alone.config.vocab_size % 8 and rows == -(-alone.config.vocab_size // 8) * 8
+    save_model(sharded, tmp_path / "again")
+    for ours, theirs in zip(
+        jax.tree.leaves(load_model(tmp_path / "again").params), jax.tree.leaves(alone.params)
+    ):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_each_device_holds_its_part(own) -> None:
+    folder, _ = own
+    whole = device_bytes(load_model(folder).params)
+    part = load_model(folder, mesh=make_mesh("fsdp:4,model:2"))
+    assert device_bytes(part.params) < 0.2 * whole
+    kernel = part.params["layers"]["mlp"]["up"]["kernel"]
+    assert isinstance(kernel.sharding, NamedSharding)
+    assert kernel.sharding.shard_shape(kernel.shape) == (2, 32 // 4, 128 // 2)
+    heads = part.params["layers"]["attn"]["qkv"]["kernel"]
+    assert heads.sharding.shard_shape(heads.shape) == (2, 32 // 4, 96 // 2)
+
+
+def test_heads_are_not_cut(own) -> None:
+    folder, _ = own
+    eight = load_model(folder, mesh=make_mesh("model:8"))
+    kernel = eight.params["layers"]["attn"]["qkv"]["kernel"]
+    assert kernel.sharding.is_fully_replicated, "4 heads over 8 devices"
+    assert not eight.params["layers"]["mlp"]["up"]["kernel"].sharding.is_fully_replicated
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("data:16", "needs 16 devices, there are 8"),
+        ("data:2,tensor:2", "'tensor:2'"),
+        ("data:0", "'data:0'"),
+        ("data", "'data'"),
+        ("", "''"),
+    ],
+)
+def test_a_mesh_that_cannot_be(text, said) -> None:
+    with pytest.raises(InputError) as error:
+        make_mesh(text)
+    assert said in str(error.value)
+
+
+def test_a_fresh_model_is_the_same_on_any_mesh(own) -> None:
+    config = load_model(own[0]).config
+    alone = init_params(config, jax.random.key(3))
+    sharded = init_sharded(config, jax.random.key(3), "float32", make_mesh("fsdp:2,model:4"))
+    for one, many in zip(jax.tree.leaves(alone), jax.tree.leaves(without_padding(sharded, config))):
+        np.testing.assert_array_equal(one, many)
+
+
+def test_the_plan_says_what_is_split_and_what_is_not(own) -> None:
+    text = str(xl.plan(load_model(own[0], mesh=make_mesh("model:8")), own[1], measure=False))
+    assert "mesh        model 8; bytes are of each device" in text
+    assert "replicated  layers/attn/out/kernel (4 heads over 8)" in text

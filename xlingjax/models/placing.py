@@ -1,0 +1,63 @@
+"""The parameters of a transformer on a mesh: where they go, how they start, and back without padding."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import PRNGKeyArray
+
+from xlingjax.models.config import TransformerConfig
+from xlingjax.models.transformer import Params, init_params
+from xlingjax.models.weights.fingerprint import leaf_name
+from xlingjax.sharding import Placement, mesh_of
+
+
+def placement_of(config: TransformerConfig, mesh: Mesh) -> Placement:
+    """Where the parameters of a transformer lie on a mesh; heads are not cut."""
+    blocks = {"heads": config.heads, "keys": config.key_value_heads}
+    return Placement(mesh, blocks, config.vocab_size)
+
+
+def abstract_params(config: TransformerConfig, dtype: str) -> Any:
+    """Shapes and types of the parameters, none of them made."""
+    return jax.eval_shape(lambda: init_params(config, jax.random.key(0), dtype))
+
+
+def init_sharded(
+    config: TransformerConfig, key: PRNGKeyArray, dtype: str, mesh: Mesh | None
+) -> dict[str, Any]:
+    """`init_params` with every device making its own part; the same values on any mesh."""
+    if mesh is None:
+        return init_params(config, key, dtype)
+    place = placement_of(config, mesh)
+
+    def make(key: PRNGKeyArray) -> Any:
+        def pad(path: Any, leaf: jax.Array) -> jax.Array:
+            wanted = place.padded(leaf_name(path), leaf.shape)
+            return jnp.pad(leaf, [(0, new - old) for new, old in zip(wanted, leaf.shape)])
+
+        return jax.tree_util.tree_map_with_path(pad, init_params(config, key, dtype))
+
+    shardings = jax.tree_util.tree_map_with_path(
+        lambda path, leaf: place.sharding(leaf_name(path), leaf.shape),
+        abstract_params(config, dtype),
+    )
+    return jax.jit(make, out_shardings=shardings)(key)
+
+
+def without_padding(params: Params, config: TransformerConfig) -> dict[str, Any]:
+    """The parameters without the rows that pad a vocabulary to its mesh."""
+    mesh = mesh_of(params)
+    if mesh is None:
+        return dict(params)
+    place = placement_of(config, mesh)
+    shapes = abstract_params(config, str(jax.tree.leaves(params)[0].dtype))
+
+    def cut(path: Any, leaf: jax.Array, own: jax.ShapeDtypeStruct) -> Any:
+        if place.padded(leaf_name(path), own.shape) == own.shape:
+            return leaf
+        return np.asarray(leaf)[tuple(map(slice, own.shape))]
+
+    return jax.tree_util.tree_map_with_path(cut, dict(params), shapes)
