@@ -24,7 +24,8 @@ from xlingjax.analyses.checkpoints import Source, expand, sources
 from xlingjax.analyses.language_probe import ProbeSettings
 from xlingjax.analyses.results import write_tree
 from xlingjax.analyses.tables import expertise_table, summary_markdown, summary_table
-from xlingjax.analyses.trace import TraceSettings, require_fit, trace
+from xlingjax.analyses.trace import trace, trace_part
+from xlingjax.analyses.trace_settings import TraceSettings, require_fit
 from xlingjax.analyses.usable import usable
 from xlingjax.corpora import Corpus, mini_world, read_concepts, read_conllu, read_sib200
 from xlingjax.corpora.world import TRACED
@@ -69,6 +70,8 @@ flags.DEFINE_enum("dtype", _T.dtype, ["float32", "bfloat16", "float16", "float64
 flags.DEFINE_string("mesh", "", "devices along data, fsdp and model, for example data:4,model:2; "
                     "one device by default")
 flags.DEFINE_integer("batch_tokens", _T.batch_tokens, "the most tokens of a batch")
+flags.DEFINE_string("shard", None, "i/n: compute every n-th checkpoint from the i-th on, beside other jobs on "
+                    "the same --workdir; the same command without it then joins them")
 flags.DEFINE_integer("seed", 0, "of pre-training, halves, permutations and probes")
 flags.DEFINE_float("dose", 0.15, "share of nouns that the embedded corpus's languages have in common")
 flags.DEFINE_enum("topics", "matched", ["matched", "unlike"],
@@ -167,6 +170,18 @@ def read_corpus(name: str) -> Corpus:
     return corpus.language(*languages) if languages else corpus
 
 
+def read_shard(text: str | None) -> tuple[int, int] | None:
+    """(part, parts) of `--shard`."""
+    if text is None:
+        return None
+    part, _, parts = text.partition("/")
+    if not (part.isdigit() and parts.isdigit() and 1 <= int(part) <= int(parts)):
+        raise InputError(f"--shard={text}; give i/n with 1 <= i <= n, for example 3/16")
+    if FLAGS.model is None:
+        raise InputError("--shard needs --model: the embedded corpus's run is one job")
+    return int(part), int(parts)
+
+
 def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
@@ -180,8 +195,14 @@ def main() -> None:
         first_token=FLAGS.first_token, shuffle=FLAGS.shuffle_labels, dtype=FLAGS.dtype, mesh=FLAGS.mesh,
         batch_tokens=FLAGS.batch_tokens, seed=FLAGS.seed,
         probe=_probe_settings() if FLAGS.probe else None)
+    part = read_shard(FLAGS.shard)
     found, corpus, unseen = embedded(workdir, settings) if FLAGS.model is None else named()
     settings = dataclasses.replace(settings, unseen=unseen)
+    if part is not None:
+        made = trace_part(found, corpus, settings, workdir / "trace", *part, tokenizer=FLAGS.tokenizer, say=say)
+        print(f"shard {FLAGS.shard}: {len(made)} checkpoints ({', '.join(made)}); when all shards have ended, the "
+              "same command without --shard joins them")
+        return
     tree = trace(found, corpus, settings, workdir / "trace", tokenizer=FLAGS.tokenizer, say=say)
     write_tree(workdir / "result.nc", tree)
     write_whole(workdir / "summary.csv", summary_table(tree, as_csv=True).encode())

@@ -62,7 +62,7 @@ def test_every_site_from_a_foreign_checkpoint(case, mesh, tmp_path) -> None:
 def own(tmp_path_factory):
     """A decoder of our own, its folder, and a corpus that it reads."""
     world = mini_world(sentences=24, languages=("eng", "rus"))
-    tokenizer = train_tokenizer(mini_world("train", sentences=100, languages=("eng", "rus")), 301)
+    tokenizer = train_tokenizer(mini_world("train", sentences=100, languages=("eng", "rus")), 331)
     config = dataclasses.replace(small_config("bloom", 2, 32, 4), vocab_size=len(tokenizer))
     params = init_params(config, jax.random.key(0))
     folder = tmp_path_factory.mktemp("own") / "model"

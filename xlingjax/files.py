@@ -81,8 +81,12 @@ def canonical(value: Any) -> str:
 
 
 @contextlib.contextmanager
-def locked(workdir: Path) -> Iterator[None]:
+def locked(workdir: Path, shared: bool = False) -> Iterator[None]:
     """Holds a workdir for this process; the lock falls with the process, however it ends.
+
+    Args:
+        workdir: made if it does not exist.
+        shared: hold it together with other processes that share it, against those that do not.
 
     Raises:
         InputError: another process holds it, or the workdir cannot be made.
@@ -94,7 +98,7 @@ def locked(workdir: Path) -> Iterator[None]:
         raise InputError(f"workdir {workdir} cannot be used: {error}; choose another") from error
     try:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise InputError(
                 f"workdir {workdir} is in use by another process; wait for it to end "
@@ -111,8 +115,8 @@ def locked(workdir: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def claim(workdir: Path, settings: Mapping, what: str) -> Iterator[Path]:
-    """Holds `workdir` for one process and one experiment.
+def claim(workdir: Path, settings: Mapping, what: str, shared: bool = False) -> Iterator[Path]:
+    """Holds `workdir` for one process, or several that share it, and one experiment.
 
     The first process writes `settings.json`; a later one resumes only with equal settings. If the
     first ends in an `InputError` before it made anything, the folder is free again, so that the
@@ -123,15 +127,16 @@ def claim(workdir: Path, settings: Mapping, what: str) -> Iterator[Path]:
         workdir: made if it does not exist.
         settings: everything that decides the result, JSON values.
         what: names the experiment in errors.
+        shared: as of `locked`.
 
     Raises:
         InputError: another process works there, or the folder holds other settings.
     """
     workdir = Path(workdir)
-    with locked(workdir):
+    with locked(workdir, shared):
         path = workdir / "settings.json"
         fresh = json.loads(json.dumps({"experiment": what, **settings}))
-        if path.exists():
+        if not _write_first(path, json.dumps(fresh, indent=1, sort_keys=True).encode()):
             try:
                 stored = json.loads(path.read_text())
             except ValueError as error:
@@ -142,11 +147,25 @@ def claim(workdir: Path, settings: Mapping, what: str) -> Iterator[Path]:
                 raise InputError(
                     f"workdir {workdir} holds another experiment: {'; '.join(found[:6])}; "
                     "repeat the earlier settings or choose another workdir")
-        else:
-            write_whole(path, json.dumps(fresh, indent=1, sort_keys=True).encode())
         try:
             yield workdir
         except InputError:
-            if {entry.name for entry in workdir.iterdir()} <= {"lock", path.name}:
+            if not shared and {entry.name for entry in workdir.iterdir()} <= {"lock", path.name}:
                 path.unlink()
             raise
+
+
+def _write_first(path: Path, data: bytes) -> bool:
+    """Writes a file unless it is there; of several processes one writes it."""
+    if path.exists():
+        return False
+    made = path.with_name(f"{path.name}.{os.getpid()}")
+    write_whole(made, data)
+    try:
+        os.link(made, path)
+    except FileExistsError:
+        return False
+    finally:
+        made.unlink()
+    sync_folder(path.parent)
+    return True

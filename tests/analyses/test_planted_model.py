@@ -10,7 +10,8 @@ import pytest
 from xlingjax.analyses import planted, planted_model
 from xlingjax.analyses import planted_model_table as table
 from xlingjax.analyses.checkpoints import sources
-from xlingjax.analyses.trace import TraceSettings, trace
+from xlingjax.analyses.trace import trace
+from xlingjax.analyses.trace_settings import TraceSettings
 from xlingjax.errors import InputError
 from xlingjax.kernels import resampling
 from xlingjax.models import save_model, taps

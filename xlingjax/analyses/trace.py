@@ -1,10 +1,11 @@
 """The main job: every measure at every checkpoint of a pre-training run, resumed by checkpoint."""
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,21 +18,20 @@ from xlingjax.analyses.checkpoints import SERIES, Source
 from xlingjax.analyses.claims import CLASSES, claims, pair_classes
 from xlingjax.analyses.concept_experts import concept_experts
 from xlingjax.analyses.finished import RESULT, is_finished, record, recorded, sign
-from xlingjax.analyses.language_probe import ProbeSettings, probe_checkpoint
+from xlingjax.analyses.language_probe import probe_checkpoint
 from xlingjax.analyses.results import read_tree, write_tree
+from xlingjax.analyses.trace_settings import TraceSettings, require_fit
 from xlingjax.analyses.usable import shuffled, usable
 from xlingjax.corpora.corpus import Corpus
 from xlingjax.corpora.scripts import main_script
 from xlingjax.corpora.tokenising import Tokens, tokenise
 from xlingjax.errors import InputError
-from xlingjax.files import canonical, claim, slug
+from xlingjax.files import canonical, claim, locked, slug
 from xlingjax.kernels.traces import persistence
 from xlingjax.models import Model, load_model
 from xlingjax.models.hub import require_revisions
-from xlingjax.models.loading import check_dtype
 from xlingjax.models.placing import init_sharded
 from xlingjax.responses.collecting import collect
-from xlingjax.responses.jobs import BATCH_TOKENS, read_sites
 from xlingjax.responses.planning import Plan, plan
 from xlingjax.responses.responses import Responses
 from xlingjax.sharding import make_mesh
@@ -40,58 +40,6 @@ DENSE_BYTES = 2**30  # responses up to this size are held in memory while they a
 LONGEST = 512  # tokens of a sentence where the model sets no limit
 MATCHED = ("expert", "expert_ap", "ap_at_k", "null_ap_at_k", "prevalence", "overlap_mean",
            "covariate_ap", "covariate_p")  # what is compared before and after matching for length
-
-
-@dataclasses.dataclass(frozen=True)
-class TraceSettings:
-    """Everything that decides a trace beside its checkpoints and its corpus.
-
-    Attributes:
-        sites: where neurons are; None = the outputs of the model's own linear maps.
-        pool: how the tokens of a sentence become one response: "max", "mean" or "last".
-        k: size of an expert set; None = in proportion to 500 of 221,184, at least 20.
-        permutations, halvings, bootstraps: of `concept_experts`.
-        minimum: positives and negatives that a concept needs in every language.
-        ladder_pairs: language pairs on which the two anchor rungs are computed.
-        shown: neurons shown with sentences, for each concept.
-        unseen: languages that pre-training never saw (negative controls).
-        first_token: False leaves the first real token out of the pooling (the attention sink).
-        shuffle: permute the labels, whole documents, alike in all languages: the trace must then
-            find nothing.
-        dtype: of the forward pass.
-        mesh: as of `sharding.make_mesh`, for example "data:4,model:2"; "" = one device.
-        batch_tokens: the most tokens of a batch.
-        seed: of halves, permutations, ties, probes.
-        probe: of the language-identification probe; None leaves it out.
-    """
-
-    sites: tuple[str, ...] | None = None
-    pool: str = "max"
-    k: int | None = None
-    permutations: int = 20
-    halvings: int = 2
-    bootstraps: int = 0
-    minimum: int = 8
-    ladder_pairs: int = 4
-    shown: int = 1
-    unseen: tuple[str, ...] = ()
-    first_token: bool = True
-    shuffle: bool = False
-    dtype: str = "float32"
-    mesh: str = ""
-    batch_tokens: int = BATCH_TOKENS
-    seed: int = 0
-    probe: ProbeSettings | None = ProbeSettings()
-
-    def __post_init__(self) -> None:
-        if self.pool not in ("max", "mean", "last"):
-            raise InputError(f"pool {self.pool!r} is unknown; choose among max, mean, last")
-        least = {"k": 1, "permutations": 3, "halvings": 1, "bootstraps": 0, "minimum": 1,
-                 "ladder_pairs": 0, "shown": 0, "batch_tokens": 1, "seed": 0}
-        for name, bound in least.items():
-            value = getattr(self, name)
-            if value is not None and value < bound:
-                raise InputError(f"{name} is {value}; it must be {bound} or more")
 
 
 Say = Callable[[str], None]
@@ -124,6 +72,43 @@ def trace(sources: Sequence[Source], corpus: Corpus, settings: TraceSettings, wo
         InputError: checkpoints, corpus and settings do not fit, the workdir holds another trace, or a
             finished checkpoint is no longer the one it was.
     """
+    with _job(sources, corpus, settings, workdir, tokenizer, say) as job:
+        tree = job.run()
+    tree.attrs |= {
+        "corpus": job.corpus.name, "corpus_fingerprint": job.corpus.fingerprint,
+        "model": sources[0].name, "settings": json.dumps(dataclasses.asdict(settings)),
+        "dropped_concepts": json.dumps(job.dropped), "unseen": json.dumps(list(settings.unseen)),
+        "replicates": "one run, descriptive"}
+    return tree
+
+
+def trace_part(sources: Sequence[Source], corpus: Corpus, settings: TraceSettings, workdir: str | Path,
+               part: int, parts: int, *, tokenizer: Any = None, say: Say | None = None) -> list[str]:
+    """The checkpoints of one of several jobs on one workdir; `trace` then joins what all have made.
+
+    Args:
+        sources, corpus, settings, workdir, tokenizer, say: as of `trace`, the same for every job.
+        part: from 1 to `parts`; job i computes every parts-th checkpoint from the i-th on.
+        parts: how many jobs there are.
+
+    Returns:
+        The labels of the checkpoints that this job has finished.
+
+    Raises:
+        InputError: as of `trace`; another process computes one of these checkpoints.
+    """
+    if not 1 <= part <= parts:
+        raise InputError(f"part {part} of {parts} is none; count parts from 1 to {parts}")
+    with _job(sources, corpus, settings, workdir, tokenizer, say, shared=True) as job:
+        chosen = range(part - 1, len(sources), parts)
+        job.finish(chosen)
+        return [sources[number].label for number in chosen]
+
+
+@contextlib.contextmanager
+def _job(sources: Sequence[Source], corpus: Corpus, settings: TraceSettings, workdir: str | Path,
+         tokenizer: Any, say: Say | None, shared: bool = False) -> Iterator["_Trace"]:
+    """A trace with its workdir held, and everything checked that needs no checkpoint."""
     corpus, dropped = usable(corpus, settings.unseen, settings.minimum)
     if settings.shuffle:
         corpus = shuffled(corpus, settings.seed)
@@ -132,29 +117,12 @@ def trace(sources: Sequence[Source], corpus: Corpus, settings: TraceSettings, wo
     identity = {
         "corpus": corpus.fingerprint, "settings": dataclasses.asdict(settings),
         "tokenizer": str(tokenizer)}
-    with claim(Path(workdir), identity, "trace") as folder:
+    with claim(Path(workdir), identity, "trace", shared) as folder:
         for name in {source.name for source in sources}:
             require_revisions(name, [
                 (one.revision, one.subfolder) for one in sources
                 if one.name == name and recorded(folder / one.label) is None])
-        job = _Trace(sources, corpus, groups, settings, folder, tokenizer, say or (lambda text: None))
-        tree = job.run()
-    tree.attrs |= {
-        "corpus": corpus.name, "corpus_fingerprint": corpus.fingerprint,
-        "model": sources[0].name, "settings": json.dumps(dataclasses.asdict(settings)),
-        "dropped_concepts": json.dumps(dropped), "unseen": json.dumps(list(settings.unseen)),
-        "replicates": "one run, descriptive"}
-    return tree
-
-
-def require_fit(model: Model, settings: TraceSettings) -> None:
-    """`InputError` for settings that this model cannot meet; only its config is looked at."""
-    check_dtype(settings.dtype)
-    sites = model.neuron_sites if settings.sites is None else read_sites(model, settings.sites)
-    total = model.neurons(sites).total
-    if settings.k is not None and settings.k > total:
-        raise InputError(f"k is {settings.k}, but {model.name} has {total:,} neurons at "
-                         f"{', '.join(sites)}; choose a smaller k or more sites")
+        yield _Trace(sources, corpus, groups, dropped, settings, folder, tokenizer, say or (lambda text: None))
 
 
 def plan_trace(model: Model, corpus: Corpus, checkpoints: int, settings: TraceSettings,
@@ -196,8 +164,8 @@ class _Trace:
     """One trace under way."""
 
     def __init__(self, sources: Sequence[Source], corpus: Corpus, groups: Mapping[str, Corpus],
-                 settings: TraceSettings, folder: Path, tokenizer: Any, say: Say) -> None:
-        self.sources, self.corpus, self.groups = sources, corpus, groups
+                 dropped: list[str], settings: TraceSettings, folder: Path, tokenizer: Any, say: Say) -> None:
+        self.sources, self.corpus, self.groups, self.dropped = sources, corpus, groups, dropped
         self.settings, self.folder, self.tokenizer, self.say = settings, folder, tokenizer, say
         self.tokens: Tokens | None = None
         self.planned = False
@@ -205,20 +173,32 @@ class _Trace:
         self.model: Model | None = None
         self.loaded: Source | None = None
 
-    def run(self) -> xr.DataTree:
-        found: dict[str, dict[str, xr.Dataset]] = {}
+    def finish(self, chosen: Iterable[int]) -> None:
+        """Computes those of the chosen checkpoints that are not finished."""
         earlier: dict[str, str] = {}
-        done = [is_finished(self.folder / source.label, source, self.tokenizer,
-                            functools.partial(self._load, source)) for source in self.sources]
-        for number, (source, finished) in enumerate(zip(self.sources, done)):
+        numbers = list(chosen)
+        done = {number: is_finished(
+            self.folder / self.sources[number].label, self.sources[number], self.tokenizer,
+            functools.partial(self._load, self.sources[number])) for number in numbers}
+        for number in numbers:
+            source = self.sources[number]
             path = self.folder / source.label / RESULT
-            if not finished:
-                signed = sign(source, self.tokenizer)
-                write_tree(path, self._checkpoint(source))
-                record(path.parent, source, signed, self._load(source))
-            groups = read_tree(path)  # also what was just made, so that a resumed run cannot differ
+            if not done[number]:
+                with locked(path.parent):
+                    signed = sign(source, self.tokenizer)
+                    write_tree(path, self._checkpoint(source))
+                    record(path.parent, source, signed, self._load(source))
+            groups = read_tree(path)
             groups["health"] = _judged(groups["health"], source, earlier)
             self.say(f"{number + 1}/{len(self.sources)} {source.label}: {_line(groups)}")
+
+    def run(self) -> xr.DataTree:
+        self.finish(range(len(self.sources)))
+        found: dict[str, dict[str, xr.Dataset]] = {}
+        earlier: dict[str, str] = {}
+        for source in self.sources:  # also what was just made is read, so that a resumed run cannot differ
+            groups = read_tree(self.folder / source.label / RESULT)
+            groups["health"] = _judged(groups["health"], source, earlier)
             found[source.label] = groups
         joined = _join(list(found.values()), self.sources)
         last = self._final(found, _last_sound(joined["health"]))
