@@ -20,7 +20,7 @@ from absl import flags
 from experiments._main import run
 from xlingjax.analyses.replicates import combine
 from xlingjax.analyses.results import open_result, write_tree
-from xlingjax.analyses.tables import summary_table
+from xlingjax.analyses.tables import replicates_markdown, summary_table
 from xlingjax.errors import InputError
 from xlingjax.files import write_whole
 from xlingjax.report.trace_page import write_report
@@ -61,8 +61,10 @@ def main() -> None:
     workdir = Path(FLAGS.workdir)
     write_tree(workdir / "result.nc", tree)
     write_whole(workdir / "summary.csv", summary_table(tree, as_csv=True).encode())
+    table = replicates_markdown(tree)
+    write_whole(workdir / "summary.md", table.encode())
     page = write_report(tree, workdir)
-    print(summary_table(tree))
+    print(table)
     print(f"{tree.attrs['replicates']}; report: {page}")
 
 

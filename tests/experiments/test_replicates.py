@@ -64,6 +64,10 @@ def test_three_traces_make_one_report(traces, tmp_path) -> None:
     assert first and first[1].startswith("Nothing found"), "random models share nothing"
     assert "One pre-training run" not in page
     assert len((tmp_path / "summary.csv").read_text().splitlines()) == 5
+    table = (tmp_path / "summary.md").read_text()
+    assert table in done.stdout and table.count("| step10 |") == 3, "two groups and the probe"
+    one = tree["claims/own_form"].sel(checkpoint="step10", pairs="seen")
+    assert f"| {float(one['overlap']):.3f} [{float(one['overlap_low']):.3f}, " in table
 
 
 @pytest.mark.slow

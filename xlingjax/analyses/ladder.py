@@ -35,6 +35,7 @@ RUNGS = {
 }
 FEW = 4  # draws of the null where each costs a ranking of all neurons
 KEPT = ("overlap_mean", "null_overlap", "null_overlap_sd", "p", "shared_fraction")
+KEPT_AS = ("overlap", *KEPT[1:])  # their names on a rung
 
 
 def expert_inputs(corpus: Corpus, tokens: Tokens) -> dict[str, Any]:
@@ -100,7 +101,7 @@ def anchor_rungs(
     """
     names = list(corpus.language_names)
     empty = {name: (("language", "language_b"), np.full((len(names), len(names)), np.nan))
-             for name in ("overlap", *KEPT[1:], "positives_left")}
+             for name in (*KEPT_AS, "positives_left")}
     out = {name: xr.Dataset(empty, coords={"language": names, "language_b": names}).copy(deep=True)
            for name in ("no anchor sentences", "anchors not pooled")}
     for a, b in pairs:
@@ -147,10 +148,10 @@ def _place(dataset: xr.Dataset, a: str, b: str, left: float, responses: Any, inp
     except InputError:
         found = None
     for x, y in ((a, b), (b, a)):
-        dataset["positives_left"].loc[x, y] = left
         if found is not None:
-            for name in found:
+            for name in KEPT_AS:
                 dataset[name].loc[x, y] = float(found[name].sel(language=x, language_b=y))
+        dataset["positives_left"].loc[x, y] = left
 
 
 def _rows_of(responses: Any, index: np.ndarray) -> np.ndarray:

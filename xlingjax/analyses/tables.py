@@ -67,6 +67,56 @@ def summary_markdown(tree: xr.DataTree) -> str:
     return "\n".join(lines) + "\n"
 
 
+def replicates_markdown(tree: xr.DataTree) -> str:
+    """Sharing and language identity at every checkpoint of several runs, as Markdown tables.
+
+    Means over runs with their intervals between runs in brackets.
+    """
+    parts = []
+    for node in tree["claims"].children.values():
+        one = node.to_dataset(inherit=False)
+        runs = one.sizes["run"]
+        rows = []
+        for name in one["checkpoint"].values:
+            at = one.sel(checkpoint=name)
+            seen = at.isel(pairs=0)
+            row = [str(name), _interval(seen, "overlap"), *(_shown(float(seen[what])) for what in ("null", "band")),
+                   f"{int(seen['runs_above'])} of {runs}", _shown(float(seen["ceiling"])),
+                   _interval(seen, "shared_fraction")]
+            if "unseen" in one["pairs"].values:
+                row.append(_interval(at.sel(pairs="unseen"), "overlap"))
+            rows.append(row)
+        header = ["checkpoint", "overlap", "joint null", "mean band", "runs above theirs", "ceiling",
+                  "shared fraction", "overlap with the unseen language"][:len(rows[0])]
+        parts.append(f"{one.attrs['group']}, {one.attrs['concepts']} concepts, k = {one.attrs['k']}\n\n"
+                     f"{_markdown(header, rows)}")
+    if "probe" in tree.children:
+        parts.append(f"language identity, accuracy on token types that the probe never saw\n\n{_probes(tree)}")
+    return "\n".join(parts)
+
+
+def _probes(tree: xr.DataTree) -> str:
+    probe = tree.children["probe"].to_dataset(inherit=False).sel(subset="unseen")
+    last = probe.sizes["layer"] - 1
+    layers = [0, (last + 1) // 2, last]
+    header = ["checkpoint", *(f"layer {layer}" for layer in layers), "control task", "type look-up, all tokens"]
+    whole = tree.children["probe"].to_dataset(inherit=False)["lookup"].sel(subset="all")
+    rows = [[str(name), *(_interval(probe.sel(checkpoint=name, layer=layer), "accuracy") for layer in layers),
+             _shown(float(probe["control"].sel(checkpoint=name).mean())), _shown(float(whole.sel(checkpoint=name)))]
+            for name in probe["checkpoint"].values]
+    return _markdown(header, rows) + f"\nchance {float(probe['chance']):.3f}\n"
+
+
+def _interval(at: xr.Dataset, what: str) -> str:
+    value, low, high = (float(at[f"{what}{end}"]) for end in ("", "_low", "_high"))
+    return _shown(value) if np.isnan(low) else f"{_shown(value)} [{_shown(low)}, {_shown(high)}]"
+
+
+def _markdown(header: list[str], rows: list[list[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
 def expertise_table(tree: xr.DataTree, corpus: Corpus, trace_folder: Path, path: Path) -> None:
     """`expertise.csv` of the last sound checkpoint: every expert with what forcing it needs.
 
