@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Integer
 
 from xlingjax.errors import InputError
 
@@ -28,7 +28,7 @@ class Overlap(NamedTuple):
 
 
 def expert_sets(
-    ap: Float[AnyArray, "*batch N"], k: int, seed: int = 0,
+    ap: Float[AnyArray, "*batch N"], k: int, seed: int | Integer[AnyArray, ""] = 0,
 ) -> Int[AnyArray, "*batch k"]:
     """The k neurons with the highest average precision, best first.
 
@@ -39,7 +39,7 @@ def expert_sets(
     Args:
         ap: average precision; NaN is never chosen.
         k: how many neurons.
-        seed: of the order among equals.
+        seed: of the order among equals; data, also while tracing.
 
     Returns:
         Neuron indices; -1 fills a row with fewer than k values that are not NaN.
@@ -59,8 +59,8 @@ def expert_sets(
         on_host = all(device.platform == "cpu" for device in ap.devices())
         if not on_host:
             return _compiled_sets(ap, k, seed)
-        return jnp.asarray(_host_sets(np.asarray(ap), k, seed))
-    return _host_sets(ap, k, seed)
+        return jnp.asarray(_host_sets(np.asarray(ap), k, int(seed)))
+    return _host_sets(ap, k, int(seed))
 
 
 @functools.partial(jax.jit, static_argnums=1)
