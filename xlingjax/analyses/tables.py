@@ -89,10 +89,18 @@ def replicates_markdown(tree: xr.DataTree) -> str:
         header = ["checkpoint", "overlap", "joint null", "mean band", "runs above theirs", "ceiling",
                   "shared fraction", "overlap with the unseen language"][:len(rows[0])]
         parts.append(f"{one.attrs['group']}, {one.attrs['concepts']} concepts, k = {one.attrs['k']}\n\n"
-                     f"{_markdown(header, rows)}")
+                     f"{_markdown(header, rows)}\n{_classes(one.sel(checkpoint=tree.attrs['last_sound']))}")
     if "probe" in tree.children:
         parts.append(f"language identity, accuracy on token types that the probe never saw\n\n{_probes(tree)}")
     return "\n".join(parts)
+
+
+def _classes(last: xr.Dataset) -> str:
+    """Every class of language pairs at one checkpoint, and how its shared fraction has changed."""
+    rows = [[str(name), _interval(at, "excess"), _shown(float(at["p"])), _interval(at, "shared_fraction"),
+             _interval(at, "rise")] for name, at in ((name, last.sel(pairs=name)) for name in last["pairs"].values)]
+    return _markdown([f"pairs at {last['checkpoint'].item()}", "overlap - joint null", f"p ({last.attrs['p']})",
+                      "shared fraction", "its change since the first checkpoint that has one"], rows)
 
 
 def _probes(tree: xr.DataTree) -> str:
