@@ -27,13 +27,13 @@ def bloom(seed=0, kind=transformers.BloomForCausalLM):
     return kind(BLOOM)
 
 
-def load(folder, dtype="float32", shardings=None, config=None):
+def load(folder, dtype="float32", put=None, config=None):
     hf = json.loads((folder / "config.json").read_text()) | (config or {})
     family = family_of(hf)
     ours = family.read_config(hf)
     target = jax.eval_shape(lambda: init_params(ours, jax.random.key(0)))
     return load_params(
-        open_checkpoint(folder), family.entries(ours), target, dtype, shardings,
+        open_checkpoint(folder), family.entries(ours), target, dtype, put,
         prefixes=family.prefixes, unused=family.unused, vocab_size=ours.vocab_size,
     )  # fmt: skip
 
@@ -224,7 +224,7 @@ def test_nan_and_infinity_are_counted_by_tensor(tmp_path):
 def test_parameters_arrive_in_their_sharding(tmp_path):
     bloom().save_pretrained(tmp_path)
     sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    params = load(tmp_path, shardings=sharding).params
+    params = load(tmp_path, put=lambda _, values: jax.device_put(values, sharding)).params
     assert {leaf.sharding for leaf in jax.tree.leaves(params)} == {sharding}
 
 

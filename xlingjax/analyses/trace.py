@@ -184,8 +184,9 @@ class _Trace:
             source = self.sources[number]
             path = self.folder / source.label / RESULT
             if not done[number]:
+                signed = sign(source, self.tokenizer)
+                self._load(source)  # what does not fit is said before the checkpoint has a folder
                 with locked(path.parent):
-                    signed = sign(source, self.tokenizer)
                     write_tree(path, self._checkpoint(source))
                     record(path.parent, source, signed, self._load(source))
             groups = read_tree(path)
