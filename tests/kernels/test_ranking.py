@@ -142,6 +142,24 @@ def test_concepts_and_blocks_do_not_touch_each_other(measure, monkeypatch):
     np.testing.assert_array_equal(together, getattr(ranking, measure)(responses, labels))
 
 
+@pytest.mark.parametrize("sentences", [50, 33_000])  # twice a rank needs more than sixteen bits
+@pytest.mark.parametrize("measure", MEASURES)
+def test_concepts_that_leave_out_different_sentences_share_a_ranking(measure, sentences):
+    responses, labels = world(11, sentences, neurons=5, concepts=12)
+    responses[:, ::2] = responses[:, ::2].round(0)
+    responses[3, 4] = np.nan
+    rng = np.random.default_rng(12)
+    where = rng.random(labels.shape) < np.linspace(0.2, 1, 12)
+    where[3, :6], where[3, 6:] = False, True
+    together = np.asarray(getattr(ranking, measure)(responses, labels, where))
+    assert np.isnan(together[6:, 4]).all() and np.isfinite(together[:6]).all()
+    for concept in range(12):
+        one = slice(concept, concept + 1)
+        counts = where[:, concept]
+        alone = getattr(ranking, measure)(responses[counts], labels[counts, one])
+        np.testing.assert_array_equal(together[one], alone)
+
+
 def test_large_inputs_are_ranked_in_blocks_when_compiled(monkeypatch):
     responses, labels = world(7, sentences=40, neurons=21)
     whole = compiled("average_precision", responses, labels)
