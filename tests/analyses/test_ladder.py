@@ -20,9 +20,9 @@ def rungs():
     tokens = tokenise(model.tokenizer, corpus.texts, 64)
     responses = collect(model, corpus)
     found = anchor_rungs(
-        model, corpus, tokens, responses.matrix(), responses.neurons.strata, [("eng", "spa")],
+        model, {"topic": corpus}, tokens, responses.matrix(), responses.neurons.strata, [("eng", "spa")],
         sites=None, pool="max", batch_tokens=2048, k=5, permutations=4, halvings=1)  # fmt: skip
-    return corpus, tokens, found
+    return corpus, tokens, found["topic"]
 
 
 def test_what_is_left_is_said_and_is_what_holds_no_anchor(rungs) -> None:

@@ -73,9 +73,13 @@ def is_anchor(tokenizer: Any, a: Firing, b: Firing) -> np.ndarray:
         for row_a, row_b in zip(a.ids, b.ids)], bool)
 
 
-def first_token_share(tokens: Tokens, found: Firing) -> float:
-    """The share of maxima that lie at the first real token (the attention sink)."""
-    first = np.array([np.argmin(np.append(special, False)) for special in tokens.special])
+def first_tokens(tokens: Tokens) -> np.ndarray:
+    """int[S]: the position of each sentence's first real token (where attention sinks lie)."""
+    return np.array([np.argmin(np.append(special, False)) for special in tokens.special])
+
+
+def first_token_share(first: np.ndarray, found: Firing) -> float:
+    """The share of maxima that lie at the first real token, `first_tokens` of all sentences."""
     held = found.rows >= 0
     return float((found.places == first[found.rows])[held].mean()) if held.any() else float("nan")
 
@@ -103,6 +107,7 @@ def shared_experts(
     calls = np.zeros((len(CALLS), len(concepts), len(names), len(names)))
     first = np.full((len(concepts), len(names)), np.nan)
     best: list[SharedExpert] = []
+    opening = first_tokens(tokens)
     for c, concept in enumerate(concepts):
         sets = [set(row[row >= 0].tolist()) for row in raw[:, c]]
         by_length = [set(row[row >= 0].tolist()) for row in lengths[:, c]]
@@ -114,7 +119,7 @@ def shared_experts(
         for g, name in enumerate(names):
             rows = np.flatnonzero((corpus.languages == name) & (corpus.labels[:, c] == 1))
             fired.append(firing(tokens, responses, places, rows, neurons))
-            first[c, g] = first_token_share(tokens, fired[-1])
+            first[c, g] = first_token_share(opening, fired[-1])
         anchor = np.zeros((len(names), len(names), len(neurons)), bool)
         for a in range(len(names)):
             for b in range(a + 1, len(names)):

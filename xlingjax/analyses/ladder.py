@@ -6,7 +6,7 @@ in the context but out of the pooling. Each rung is the same analysis with the s
 numbers can be laid side by side. Sharing is called abstract where the last two stand above their null.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -81,50 +81,59 @@ def choose_pairs(corpus: Corpus, count: int, seed: int) -> list[tuple[str, str]]
 
 
 def anchor_rungs(
-    model: Any, corpus: Corpus, tokens: Tokens, responses: Any, strata: np.ndarray,
+    model: Any, groups: Mapping[str, Corpus], tokens: Tokens, responses: Any, strata: np.ndarray,
     pairs: Iterable[tuple[str, str]], *, sites: Sequence[str] | None, pool: str, batch_tokens: int,
     **options: Any,
-) -> dict[str, xr.Dataset]:
+) -> dict[str, dict[str, xr.Dataset]]:
     """The two rungs that take anchors away, pair by pair, because what is an anchor depends on both.
 
     Args:
         model: the trained model.
-        corpus, tokens: S sentences of one group of concepts.
+        groups: group of concepts -> the same S sentences with the labels of these concepts.
+        tokens: of the sentences.
         responses: float[S, N] of the trained model, as for `concept_experts`.
         strata: int[N].
         pairs: language pairs; all others stay NaN.
         options: of `concept_experts`.
 
     Returns:
-        Rung name -> dataset as of `rung`, with `positives_left`, the share of positive sentences that
-        the first of the two rungs still counts.
+        Group -> rung name -> dataset as of `rung`, with `positives_left`, the share of positive
+        sentences that the first of the two rungs still counts.
     """
-    names = list(corpus.language_names)
-    empty = {name: (("language", "language_b"), np.full((len(names), len(names)), np.nan))
-             for name in (*KEPT_AS, "positives_left")}
-    out = {name: xr.Dataset(empty, coords={"language": names, "language_b": names}).copy(deep=True)
-           for name in ("no anchor sentences", "anchors not pooled")}
+    out = {group: {name: _empty(corpus) for name in ("no anchor sentences", "anchors not pooled")}
+           for group, corpus in groups.items()}
+    options = {**options, "adjustments": ("raw",), "strata": strata}
+    # Which sentences count differs by concept on the first rung, so that a labelling costs more.
+    few = {"halvings": 1, "permutations": min(FEW, options["permutations"])}
+    languages = next(iter(groups.values())).languages
     for a, b in pairs:
-        chosen = np.flatnonzero(np.isin(corpus.languages, (a, b)))
-        two, cut = corpus.rows(chosen), tokens.rows(chosen)
-        in_a, in_b = two.languages == a, two.languages == b
-        labels = _without_anchored_positives(two.labels, cut, in_a, in_b)
-        left = (labels == 1).sum() / max((two.labels == 1).sum(), 1)
-        inputs = expert_inputs(two, cut)
-        options_two = {**options, "adjustments": ("raw",), "strata": strata}
-        # Which sentences count differs by concept here, so every labelling ranks anew.
-        few = {"halvings": 1, "permutations": min(FEW, options["permutations"])}
-        _place(out["no anchor sentences"], a, b, float(left), _rows_of(responses, chosen),
-               inputs | {"labels": labels}, options_two | few)
+        chosen = np.flatnonzero(np.isin(languages, (a, b)))
+        cut = tokens.rows(chosen)
+        in_a, in_b = languages[chosen] == a, languages[chosen] == b
         shared = shared_pieces(cut.rows(in_a), cut.rows(in_b))
         worded = shared[~wordless(pieces(model.tokenizer, shared.tolist()))] if len(shared) else shared
-        where = counted(cut, leave_out={a: worded, b: worded}, languages=two.languages)
+        where = counted(cut, leave_out={a: worded, b: worded}, languages=languages[chosen])
         pooled = collect(model, cut, sites, pool, where=where, batch_tokens=batch_tokens, show=False)
         usable = pooled.pieces > 0
-        _place(out["anchors not pooled"], a, b, float(usable.mean()), pooled.rows(usable).matrix(),
-               {name: value if name == "concepts" else value[usable] for name, value in inputs.items()},
-               options_two)
+        own, without = _rows_of(responses, chosen), pooled.rows(usable).matrix()
+        for group, corpus in groups.items():
+            two = corpus.rows(chosen)
+            inputs = expert_inputs(two, cut)
+            labels = _without_anchored_positives(two.labels, cut, in_a, in_b)
+            left = (labels == 1).sum() / max((two.labels == 1).sum(), 1)
+            _place(out[group]["no anchor sentences"], a, b, float(left), own,
+                   inputs | {"labels": labels}, options | few)
+            _place(out[group]["anchors not pooled"], a, b, float(usable.mean()), without,
+                   {name: value if name == "concepts" else value[usable]
+                    for name, value in inputs.items()}, options)
     return out
+
+
+def _empty(corpus: Corpus) -> xr.Dataset:
+    names = list(corpus.language_names)
+    nothing = {name: (("language", "language_b"), np.full((len(names), len(names)), np.nan))
+               for name in (*KEPT_AS, "positives_left")}
+    return xr.Dataset(nothing, coords={"language": names, "language_b": names})
 
 
 def _without_anchored_positives(

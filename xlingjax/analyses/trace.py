@@ -297,10 +297,15 @@ class _Trace:
         matrix, strata = Matrix(responses), responses.neurons.strata
         places = self._responses(source, model, "argmax")
         fresh = self._fresh(model) if untrained_groups is None else None
+        tokens, options = self.tokens, self._options()
+        without_anchors = ladder.anchor_rungs(
+            model, self.groups, tokens, matrix, strata,
+            ladder.choose_pairs(self.corpus, self.settings.ladder_pairs, self.settings.seed),
+            sites=self.settings.sites, pool=self.settings.pool,
+            batch_tokens=self.settings.batch_tokens, **options)
         out: dict[str, xr.Dataset] = {}
         shown: list[expert_pieces.SharedExpert] = []
         for name, corpus in self.groups.items():
-            tokens, options = self.tokens, self._options()
             inputs = ladder.expert_inputs(corpus, tokens)
             raw = groups[f"experts/{slug(name)}"]
             by_length = concept_experts(
@@ -316,11 +321,7 @@ class _Trace:
                 "tokens": ladder.token_rung(corpus, tokens, **options),
                 "untrained": untrained,
                 "trained": ladder.rung(raw),
-                **ladder.anchor_rungs(
-                    model, corpus, tokens, matrix, strata,
-                    ladder.choose_pairs(corpus, self.settings.ladder_pairs, self.settings.seed),
-                    sites=self.settings.sites, pool=self.settings.pool,
-                    batch_tokens=self.settings.batch_tokens, **options)}
+                **without_anchors[name]}
             together = xr.concat(list(rungs.values()), "rung", join="outer", coords="minimal",
                                  compat="override", data_vars="all", combine_attrs="drop")
             out[f"ladder/{slug(name)}"] = together.assign_coords(rung=list(rungs)).assign_attrs(
