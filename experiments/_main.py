@@ -1,7 +1,8 @@
 """How every experiment starts and ends: what is wrong with the input is said in one sentence."""
 
+import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from absl import app, flags, logging
 
@@ -36,6 +37,16 @@ def run(main: Callable[[], None]) -> None:
             sys.exit(130)
 
     app.run(guarded, flags_parser=_parse)
+
+
+def run_commands(commands: Sequence[Sequence[str]]) -> None:
+    """Runs `python -m` on each list of arguments, printed first; the first that fails ends the process."""
+    for arguments in commands:
+        print(f"\npython -m {' '.join(arguments)}", file=sys.stderr, flush=True)
+        status = subprocess.run([sys.executable, "-m", *arguments], check=False).returncode
+        if status:
+            print("stopped; the same command goes on where it stopped", file=sys.stderr)
+            sys.exit(status)
 
 
 def _parse(arguments: list[str]) -> list[str]:

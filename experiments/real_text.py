@@ -11,13 +11,11 @@ between them. Every command is printed as it is run and can be run by hand; the 
 What it printed, and how to read it: `experiments/real_text.md`.
 """
 
-import subprocess
-import sys
 from pathlib import Path
 
 from absl import flags
 
-from experiments._main import run
+from experiments._main import run, run_commands
 from xlingjax.errors import InputError
 
 FLAGS = flags.FLAGS
@@ -79,12 +77,7 @@ def main() -> None:
         raise InputError(f"--seeds={','.join(seeds)}: give two or more different whole numbers")
     if FLAGS.steps < FIRST:
         raise InputError(f"--steps={FLAGS.steps}; it must be {FIRST} or more")
-    for arguments in commands(data, workdir, seeds, FLAGS.steps):
-        print(f"\npython -m {' '.join(arguments)}", file=sys.stderr, flush=True)
-        status = subprocess.run([sys.executable, "-m", *arguments], check=False).returncode
-        if status:
-            print("stopped; the same command goes on where it stopped", file=sys.stderr)
-            sys.exit(status)
+    run_commands(commands(data, workdir, seeds, FLAGS.steps))
 
 
 if __name__ == "__main__":

@@ -70,7 +70,9 @@ def test_help_says_what_every_flag_is(experiment):
     code, text = help_of(experiment)
     assert code == 0 and "Traceback" not in text, text[-2000:]
     assert f"python -m experiments.{experiment}" in text, "the command stands at the head"
-    wanted = {"benchmark": set(), "replicates": {"workdir"}, "real_text": {"workdir", "seeds"}}
+    several = {"workdir", "seeds"}
+    wanted = {
+        "benchmark": set(), "replicates": {"workdir"}, "real_text": several, "small_world": several}  # fmt: skip
     assert wanted.get(experiment, {"workdir", "seed"}) <= flags_of(experiment)
 
 

@@ -85,29 +85,35 @@ def test_a_folder_without_a_trace_is_refused(tmp_path) -> None:
     )
 
 
-@pytest.mark.parametrize("name", ["replicates", "real_text"])
+@pytest.mark.parametrize("name", ["replicates", "real_text", "small_world"])
 def test_doctests(name) -> None:
     """Here and not with the package's: two experiments in one process define the same flags twice."""
     done = python("-m", "doctest", "-v", f"experiments/{name}.py")
     assert done.returncode == 0 and "1 passed" in done.stdout.replace("1 tests", "1"), done.stdout
 
 
-class TestRealText:
-    def test_its_commands_have_flags_that_exist(self) -> None:
-        listed = python("-c", (
-            "import json; from pathlib import Path; from experiments.real_text import commands;"
-            "print(json.dumps(commands(Path('data'), Path('runs'), ['0', '1'], 1536)))"))  # fmt: skip
-        commands = json.loads(listed.stdout)
-        assert [one[0].split(".")[1] for one in commands] == [
-            *["pretrain", "trace", "trace"] * 2, "replicates", "replicates"]  # fmt: skip
-        for name in ("pretrain", "trace", "replicates"):
-            known = set(re.findall(
-                r"--(?:\[no\])?(\w+)", python("-m", f"experiments.{name}", "--help").stdout))  # fmt: skip
-            for module, *flags in commands:
-                if module == f"experiments.{name}":
-                    used = {flag[2:].split("=")[0] for flag in flags}
-                    assert {flag.removeprefix("no") for flag in used} <= known
+@pytest.mark.parametrize(
+    ("name", "call", "expected"),
+    [
+        ("real_text", "Path('data'), Path('runs'), ['0', '1'], 1536",
+         [*["pretrain", "trace", "trace"] * 2, "replicates", "replicates"]),
+        ("small_world", "Path('runs'), ['0', '1']",
+         ["trace", "trace", "replicates", *["trace"] * 4]),
+    ],
+)  # fmt: skip
+def test_the_commands_have_flags_that_exist(name, call, expected) -> None:
+    listed = python("-c", (
+        f"import json; from pathlib import Path; from experiments.{name} import commands;"
+        f"print(json.dumps(commands({call})))"))  # fmt: skip
+    commands = json.loads(listed.stdout)
+    assert [one[0].split(".")[1] for one in commands] == expected
+    for module in {one[0] for one in commands}:
+        known = set(re.findall(r"--(?:\[no\])?(\w+)", python("-m", module, "--help").stdout))
+        used = {flag[2:].split("=")[0] for one in commands if one[0] == module for flag in one[1:]}
+        assert {flag.removeprefix("no") for flag in used} <= known
 
+
+class TestRealText:
     @pytest.mark.parametrize(
         ("flags", "said"),
         [

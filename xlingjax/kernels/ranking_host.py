@@ -98,7 +98,7 @@ def _rankings(
     groups: dict[bytes, list[int]] = {}
     for column in columns.tolist():
         groups.setdefault(where[:, column].tobytes(), []).append(column)
-    every = where[:, columns].any(axis=1)
+    every: np.ndarray = where[:, columns].any(axis=1)
     together: list[int] = []
     for members in groups.values():
         counts = where[:, members[0]]
