@@ -79,7 +79,7 @@ def concept_experts(
             permutations / halvings draws of all neurons, and so have either none or at least
             halvings / (permutations * level) members.
         length_permutations: the same for "length", whose sentences differ from concept to concept,
-            so that each permutation costs about five times as much; a quarter by default.
+            so that each permutation costs several times as much; a quarter by default.
             `smallest_p` says what either can reach.
         halvings: random halvings of the documents, averaged.
         name_draws: permutations of concept names. bootstraps: draws of documents for the intervals

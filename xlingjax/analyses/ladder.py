@@ -33,7 +33,7 @@ RUNGS = {
     "no anchor sentences": "trained; positives that hold a shared piece favouring the concept are left out",
     "anchors not pooled": "trained; shared pieces stay in the context but are left out of the pooling",
 }
-FEW = 4  # draws of the null where each costs a ranking of all neurons
+FEW = 4  # draws of the null where every concept leaves out other sentences
 KEPT = ("overlap_mean", "null_overlap", "null_overlap_sd", "p", "shared_fraction")
 KEPT_AS = ("overlap", *KEPT[1:])  # their names on a rung
 

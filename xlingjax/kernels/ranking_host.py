@@ -1,6 +1,6 @@
 """Average precision and AUROC of arrays in host memory, with NumPy on every core.
 
-A block of neurons that fits the cache is ranked by one vectorised sort. A float32 response written
+A block of neurons is ranked by one vectorised sort. A float32 response written
 as float64 leaves 29 bits of the mantissa free: the sentence goes there, and the sorted keys give
 each sentence its rank. A concept with P positives then costs one gather and one sort of P small
 integers a neuron, whatever the number of sentences. Sentences that do not count for a concept are
@@ -38,7 +38,6 @@ class Concept(NamedTuple):
     left_out: Integer[np.ndarray, "E"]  # which of them do not count
 
 
-
 class Batch(NamedTuple):
     """Concepts whose average precision is computed at once, filled up to the same sizes.
 
@@ -56,7 +55,7 @@ class Ranking(NamedTuple):
 
     rows: Integer[np.ndarray, "s"]
     concepts: list[Concept]
-    size: int  # neurons of a block
+    size: int  # the most neurons of a block
     batches: list[Batch]
 
 
@@ -86,8 +85,10 @@ def _scores(
     out = np.full((concepts, neurons), np.nan, dtype)
     for ranking in _rankings(labels, where, worth):
         columns = [concept.column for concept in ranking.concepts]
-        size = min(ranking.size, neurons)
-        threads = min(_cores(), -(-neurons // (WIDE * size)))
+        # As many strips for every thread, but none so small that it is all overhead.
+        threads = min(_cores(), 1 + neurons // ranking.size)
+        strips = -(-neurons // (WIDE * ranking.size * threads)) * threads
+        size = -(-neurons // (WIDE * strips))
 
         def work(
             thread: int, ranking: Ranking = ranking, columns: list[int] = columns, size: int = size,
