@@ -1,4 +1,4 @@
-"""Our kernels and capture beside scikit-learn and PyTorch: the same work, in turns, in one run.
+"""Our kernels and capture beside scikit-learn, PyTorch and the way of ml-selfcond: the same work, in turns.
 
     python -m experiments.benchmark               # small shapes, about a minute
     python -m experiments.benchmark --size=full   # the shapes of a real cell, about 15 minutes
@@ -25,17 +25,30 @@ import numpy as np
 from absl import flags
 
 from experiments._main import run
+from experiments._peers import (
+    SITES,
+    hooked_maxima,
+    scikit_learn_average_precision,
+    selfcond_responses,
+    torch_average_precision,
+)
+from xlingjax.corpora.tokenising import Tokens
 from xlingjax.errors import InputError
+from xlingjax.kernels.experts import expert_sets, set_overlap
 from xlingjax.kernels.probing import fit_probes
 from xlingjax.kernels.ranking import average_precision
 from xlingjax.models import load_model
 from xlingjax.progress import progress
+from xlingjax.responses.collecting import collect
 
 FLAGS = flags.FLAGS
 flags.DEFINE_enum("size", "small", ["small", "full"], "of the arrays and of the model")
 flags.DEFINE_integer("repeats", 3, "turns, of which the median is taken", lower_bound=1)
-flags.DEFINE_list("parts", ["ranking", "probes", "capture"], "what to measure")
+flags.DEFINE_list("parts", ["ranking", "probes", "capture", "cold"], "what to measure")
 flags.DEFINE_integer("seed", 0, "of the random arrays and weights", lower_bound=0)
+
+
+TOPICS = 7  # concepts that share their sentences, as SIB-200 has them
 
 
 class Shapes(NamedTuple):
@@ -48,13 +61,16 @@ class Shapes(NamedTuple):
     probes: tuple[int, int, int, int, int]
     model: tuple[int, int, int, int]  # layers, width, heads, vocabulary
     batch: tuple[int, int, int]  # batches, sentences, longest
+    cold: tuple[int, int, int, int]  # as model
+    sentences: tuple[int, int]  # of a language, longest
 
 
 SIZES = {
     "small": Shapes((400, 4000, 8), (400, 20_000, 1), (2000, 500, 50), (400, 1000, 200),
-                    (4, 6, 400, 64, 8), (4, 128, 4, 4000), (4, 16, 48)),
+                    (4, 6, 400, 64, 8), (4, 128, 4, 4000), (4, 16, 48), (2, 64, 4, 1000), (24, 48)),
     "full": Shapes((2000, 20_000, 8), (1700, 221_184, 1), (10_000, 2000, 200), (1700, 2000, 1000),
-                   (24, 8, 2000, 1024, 20), (24, 1024, 16, 250_880), (4, 32, 64)),
+                   (24, 8, 2000, 1024, 20), (24, 1024, 16, 250_880), (4, 32, 64),
+                   (6, 1024, 16, 250_880), (60, 64)),
 }
 
 
@@ -102,30 +118,6 @@ def responses_and_labels(shape: tuple[int, int, int]) -> tuple[np.ndarray, np.nd
     return responses, rng.random((sentences, concepts)) < 0.14
 
 
-def with_torch(torch: Any, responses: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """The same with PyTorch, all neurons of a block and one concept at a time, ties included."""
-    scores = np.empty((labels.shape[1], responses.shape[1]), np.float32)
-    truth = torch.from_numpy(labels.T.copy())
-    for start in range(0, responses.shape[1], 1000):
-        block = torch.from_numpy(responses[:, start:start + 1000]).T.contiguous()
-        values, order = torch.sort(block, dim=1, descending=True)
-        places = torch.arange(1, values.shape[1] + 1)
-        differs = torch.nn.functional.pad(values[:, 1:] != values[:, :-1], (0, 1), value=True)
-        ends = torch.where(differs, places, values.shape[1])
-        last = ends.flip(1).cummin(1).values.flip(1)
-        for concept, label in enumerate(truth):
-            shown = label[order]
-            hits = shown.cumsum(1).gather(1, last - 1)
-            score = (shown * (hits / last)).sum(1) / label.sum()
-            scores[concept, start:start + 1000] = score.numpy()
-    return scores
-
-
-def with_scikit_learn(metrics: Any, responses: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    return np.array([[metrics.average_precision_score(label, response) for response in responses.T]
-                     for label in labels.T])
-
-
 def ranking_rows(name: str, shape: tuple[int, int, int], torch: Any, metrics: Any) -> list[Row]:
     responses, labels = responses_and_labels(shape)
     work = f"{name}, {shape[0]:,} sentences x {shape[1]:,} neurons x {shape[2]}"
@@ -137,11 +129,11 @@ def ranking_rows(name: str, shape: tuple[int, int, int], torch: Any, metrics: An
 
     if torch is not None:
         torch.set_num_threads(cores())
-        (a, mine), (b, other) = in_turns(ours, lambda: with_torch(torch, responses, labels))
+        (a, mine), (b, other) = in_turns(ours, lambda: torch_average_precision(torch, responses, labels))
         rows.append(Row(work, "torch, vectorised", a, b, f"{np.abs(mine - other).max():.0e}"))
     if metrics is not None:
         (a, mine), (b, other) = in_turns(
-            ours, lambda: with_scikit_learn(metrics, responses[:, part], labels))
+            ours, lambda: scikit_learn_average_precision(metrics, responses[:, part], labels))
         rows.append(Row(work, f"scikit-learn loop (100 neurons, x {times:g})", a, b * times,
                         f"{np.abs(mine[:, part] - other).max():.0e}"))
     return rows
@@ -171,7 +163,7 @@ def ranking(shapes: Shapes) -> list[Row]:
     labels = np.stack([rng.permutation(labels[:, 0]) for _ in range(labels.shape[1])], axis=1)
     sides: dict[str, Callable] = {"ours": average_precision}
     if torch is not None:
-        sides["torch"] = lambda *arrays: with_torch(torch, *arrays)
+        sides["torch"] = functools.partial(torch_average_precision, torch)
     times = labels.shape[1] / few
     for name, score in sides.items():
         (a, mine), (b, other) = in_turns(
@@ -228,62 +220,92 @@ def probes(shapes: Shapes) -> list[Row]:
 # Capture
 
 
+def random_bloom(torch: Any, transformers: Any, shape: tuple[int, int, int, int], folder: str) -> Any:
+    """A random model of Hugging Face, also saved in a folder."""
+    layers, width, heads, vocabulary = shape
+    torch.manual_seed(FLAGS.seed)
+    model = transformers.BloomForCausalLM(transformers.BloomConfig(
+        vocab_size=vocabulary, hidden_size=width, n_layer=layers, n_head=heads)).eval()
+    model.save_pretrained(folder)
+    return model
+
+
 def capture(shapes: Shapes) -> list[Row]:
     torch, transformers = reference("torch"), reference("transformers")
     if torch is None or transformers is None:
         return []
-    layers, width, heads, vocabulary = shapes.model
-    count, sentences, longest = shapes.batch
     torch.set_num_threads(cores())
-    torch.manual_seed(FLAGS.seed)
-    config = transformers.BloomConfig(
-        vocab_size=vocabulary, hidden_size=width, n_layer=layers, n_head=heads)
-    model = transformers.BloomForCausalLM(config).eval()
-    with tempfile.TemporaryDirectory() as folder:
-        model.save_pretrained(folder)
-        ours = load_model(folder)
+    layers, width, _, vocabulary = shapes.model
+    count, sentences, longest = shapes.batch
     rng = np.random.default_rng(FLAGS.seed)
     batches = []
     for _ in range(count):
         lengths = rng.integers(longest // 2, longest + 1, sentences)
         mask = np.arange(longest) < lengths[:, None]
         batches.append((rng.integers(0, vocabulary, mask.shape).astype(np.int32), mask))
-    sites = {"attn.qkv": "query_key_value", "attn.out": "self_attention.dense",
-             "mlp.up": "dense_h_to_4h", "mlp.down": "dense_4h_to_h"}
+    with tempfile.TemporaryDirectory() as folder:
+        model = random_bloom(torch, transformers, shapes.model, folder)
+        ours = load_model(folder)
 
-    def mine() -> dict[str, np.ndarray]:
-        found = [ours(tokens, mask, capture=dict.fromkeys(sites, "max")).captured
-                 for tokens, mask in batches]
-        return {site: np.concatenate([np.asarray(one[site]) for one in found], 1) for site in sites}
+        def mine() -> dict[str, np.ndarray]:
+            found = [ours(tokens, mask, capture=dict.fromkeys(SITES, "max")).captured
+                     for tokens, mask in batches]
+            return {site: np.concatenate([np.asarray(one[site]) for one in found], 1) for site in SITES}
 
-    def theirs() -> dict[str, np.ndarray]:
-        pooled: dict[str, list[Any]] = {site: [] for site in sites}
-        mask: Any = None
+        (a, own), (b, other), (c, _) = in_turns(
+            mine, lambda: hooked_maxima(torch, model, batches),
+            lambda: selfcond_responses(
+                torch, model, [ids[real] for pair in batches for ids, real in zip(*pair)], Path(folder)))
+    work = (f"capture, BLOOM of {layers} layers x {width:,}, {count} x {sentences} sentences of "
+            f"{longest // 2}-{longest} tokens")
+    apart = max(np.abs(own[site] - other[site]).max() for site in SITES)
+    return [Row(work, "torch with hooks, max in the hook", a, b, f"{apart:.0e}"),
+            Row(work, "the ml-selfcond way", a, c, "padding in their max")]
 
-        def hook(site: str) -> Callable:
-            def pool(module: Any, inputs: Any, output: Any) -> None:
-                pooled[site].append(output.masked_fill(~mask[..., None], -torch.inf).amax(1))
-            return pool
 
-        handles = [
-            module.register_forward_hook(hook(site)) for name, module in model.named_modules()
-            for site, ending in sites.items() if name.endswith(ending)]
-        with torch.inference_mode():
-            for tokens, real in batches:
-                mask = torch.from_numpy(real)
-                model.transformer(torch.from_numpy(tokens).long(), attention_mask=mask)
-        for handle in handles:
-            handle.remove()
-        return {site: np.concatenate([torch.stack(found[i:i + layers]).numpy()
-                                      for i in range(0, len(found), layers)], 1)
-                for site, found in pooled.items()}
+# One concept, and all that share sentences, from a folder of weights to the overlap of two languages
 
-    (a, own), (b, other) = in_turns(mine, theirs)
-    apart = max(np.abs(own[site] - other[site]).max() for site in sites)
-    return [Row(
-        f"capture, BLOOM of {layers} layers x {width:,}, {count} x {sentences} sentences of "
-        f"{longest // 2}-{longest} tokens", "torch with hooks, max in the hook", a, b,
-        f"{apart:.0e}")]
+
+def cold(shapes: Shapes) -> list[Row]:
+    torch, transformers = reference("torch"), reference("transformers")
+    metrics = reference("sklearn.metrics")
+    if torch is None or transformers is None or metrics is None:
+        return []
+    torch.set_num_threads(cores())
+    layers, width, _, vocabulary = shapes.cold
+    count, longest = shapes.sentences
+    rng = np.random.default_rng(FLAGS.seed)
+    ids = [rng.integers(4, vocabulary, length).astype(np.int32)
+           for length in rng.integers(longest // 4, longest, 2 * count)]
+    tokens = Tokens(tuple(ids), tuple(np.zeros(len(one), bool) for one in ids))
+    labels = np.stack([rng.permutation(count) < count // 4 for _ in range(TOPICS)], 1)
+    halves = slice(0, count), slice(count, 2 * count)  # the languages
+    few = 1000
+
+    def mine(concepts: int) -> list[np.ndarray]:
+        jax.clear_caches()  # compiling is part of a cold start
+        responses = collect(load_model(folder), tokens, show=False).matrix()
+        ap = [np.asarray(average_precision(responses[rows], labels[:, :concepts])) for rows in halves]
+        a, b = (expert_sets(one, 500, seed) for seed, one in enumerate(ap))
+        set_overlap(a, b, responses.shape[1])
+        return ap
+
+    def captured() -> np.ndarray:
+        model = transformers.BloomForCausalLM.from_pretrained(folder).eval()
+        return selfcond_responses(torch, model, ids, Path(folder))
+
+    with tempfile.TemporaryDirectory() as folder:
+        random_bloom(torch, transformers, shapes.cold, folder)
+        responses = captured()
+        (a, _), (b, _), (c, _), (d, _) = in_turns(
+            lambda: mine(1), lambda: mine(TOPICS), captured, lambda: scikit_learn_average_precision(
+                metrics, responses[halves[0], :few], labels[:, :1]))
+    theirs = c + 2 * d * responses.shape[1] / few / cores()  # as there, spread over processes
+    work = (f"a BLOOM of {layers} layers x {width:,} x {vocabulary:,} pieces, 2 languages x {count} sentences of "
+            f"{longest // 4}-{longest} tokens, load to overlap")
+    return [Row(f"one concept cold, {work}", f"the ml-selfcond way (AP of {few:,} neurons, scaled to all, all cores)",
+                a, theirs, ""),
+            Row(f"{TOPICS} concepts cold, {work}", f"the ml-selfcond way (one, x {TOPICS})", b, TOPICS * theirs, "")]
 
 
 def machine() -> str:
@@ -315,7 +337,7 @@ def table(rows: list[Row]) -> str:
 
 
 def main() -> None:
-    parts = {"ranking": ranking, "probes": probes, "capture": capture}
+    parts = {"ranking": ranking, "probes": probes, "capture": capture, "cold": cold}
     if not FLAGS.parts:
         raise InputError(f"--parts is empty; choose among {', '.join(parts)}")
     unknown = [name for name in FLAGS.parts if name not in parts]

@@ -10,11 +10,15 @@ import pytest
 @pytest.mark.slow
 def test_prints_a_table_in_which_both_sides_agree():
     done = subprocess.run(
-        [sys.executable, "-m", "experiments.benchmark", "--repeats=1", "--parts=probes,capture"],
+        [sys.executable, "-m", "experiments.benchmark", "--repeats=1", "--parts=probes,capture,cold"],
         capture_output=True, text=True, check=True)
     rows = [line.split("|")[1:-1] for line in done.stdout.splitlines() if line.startswith("|")][2:]
-    assert [row[0].split(",")[0].strip() for row in rows] == ["probes", "capture"]
-    assert all(abs(float(re.search(r"[-+\d.e]+\s*$", row[-1])[0])) < 1e-4 for row in rows)
+    assert [row[0].split(",")[0].strip() for row in rows] == [
+        "probes", "capture", "capture", "one concept cold", "7 concepts cold"]
+    apart = [re.search(r"[-+\d.]+e[-+\d]+\s*$", row[-1]) for row in rows]
+    assert [found is not None for found in apart] == [True, True, False, False, False]
+    assert all(abs(float(found[0])) < 1e-4 for found in apart if found)
+    assert all(float(row[4]) > 0 for row in rows)
 
 
 @pytest.mark.parametrize("flags, said", [

@@ -1,0 +1,110 @@
+"""The same work done by others, to be timed beside ours: PyTorch, scikit-learn, and the way of ml-selfcond."""
+
+import functools
+import pickle
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+SITES = {"attn.qkv": "query_key_value", "attn.out": "self_attention.dense",
+         "mlp.up": "dense_h_to_4h", "mlp.down": "dense_4h_to_h"}  # of BLOOM: ours, and the module's ending
+PADDED, BATCH = 128, 30  # tokens and sentences of a batch in ml-selfcond, by default
+
+
+def torch_average_precision(torch: Any, responses: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """[C, N]: all neurons of a block and one concept at a time, ties included."""
+    scores = np.empty((labels.shape[1], responses.shape[1]), np.float32)
+    truth = torch.from_numpy(labels.T.copy())
+    for start in range(0, responses.shape[1], 1000):
+        block = torch.from_numpy(responses[:, start:start + 1000]).T.contiguous()
+        values, order = torch.sort(block, dim=1, descending=True)
+        places = torch.arange(1, values.shape[1] + 1)
+        differs = torch.nn.functional.pad(values[:, 1:] != values[:, :-1], (0, 1), value=True)
+        ends = torch.where(differs, places, values.shape[1])
+        last = ends.flip(1).cummin(1).values.flip(1)
+        for concept, label in enumerate(truth):
+            shown = label[order]
+            hits = shown.cumsum(1).gather(1, last - 1)
+            score = (shown * (hits / last)).sum(1) / label.sum()
+            scores[concept, start:start + 1000] = score.numpy()
+    return scores
+
+
+def scikit_learn_average_precision(metrics: Any, responses: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """[C, N]: one call for each neuron and concept."""
+    return np.array([[metrics.average_precision_score(label, response) for response in responses.T]
+                     for label in labels.T])
+
+
+def hooked_maxima(
+    torch: Any, model: Any, batches: Sequence[tuple[np.ndarray, np.ndarray]]
+) -> dict[str, np.ndarray]:
+    """Site -> [L, S, F]: PyTorch as a careful user writes it, the maximum taken in the hook.
+
+    Args:
+        model: of Hugging Face, with the head that is not run.
+        batches: tokens int[B, T] and mask bool[B, T].
+    """
+    pooled: dict[str, list[Any]] = {site: [] for site in SITES}
+    mask: Any = None
+
+    def hook(site: str) -> Callable:
+        def pool(module: Any, inputs: Any, output: Any) -> None:
+            pooled[site].append(output.masked_fill(~mask[..., None], -torch.inf).amax(1))
+        return pool
+
+    handles = [module.register_forward_hook(hook(site)) for _, site, module in _modules(model)]
+    with torch.inference_mode():
+        for tokens, real in batches:
+            mask = torch.from_numpy(real)
+            model.transformer(torch.from_numpy(tokens).long(), attention_mask=mask)
+    for handle in handles:
+        handle.remove()
+    layers = len(handles) // len(SITES)
+    return {site: np.concatenate([torch.stack(found[i:i + layers]).numpy()
+                                  for i in range(0, len(found), layers)], 1)
+            for site, found in pooled.items()}
+
+
+def selfcond_responses(torch: Any, model: Any, sentences: Sequence[np.ndarray], folder: Path) -> np.ndarray:
+    """[S, N], as ml-selfcond has them: padded to 128, every tensor to the host, the maximum over padding
+    too, one pickle a batch, read back through lists.
+
+    Args:
+        model: of Hugging Face; its head runs, as there.
+        sentences: the token ids of each, at most 128.
+        folder: of the pickles, of which those there are overwritten.
+    """
+    held: dict[str, np.ndarray] = {}
+
+    def keep(name: str, module: Any, inputs: Any, output: Any) -> None:
+        held[name] = output.detach().numpy()
+
+    handles = [module.register_forward_hook(functools.partial(keep, name)) for name, _, module in _modules(model)]
+    files = []
+    with torch.no_grad():
+        for start in range(0, len(sentences), BATCH):
+            few = sentences[start:start + BATCH]
+            tokens, mask = np.zeros((len(few), PADDED), int), np.zeros((len(few), PADDED), int)
+            for row, ids in enumerate(few):
+                tokens[row, :len(ids)], mask[row, :len(ids)] = ids, 1
+            model(input_ids=torch.from_numpy(tokens), attention_mask=torch.from_numpy(mask))
+            files.append(folder / f"{start:05d}.pkl")
+            files[-1].write_bytes(pickle.dumps({name: values.max(axis=1) for name, values in held.items()}))
+    for handle in handles:
+        handle.remove()
+    found: dict[str, list] = {}
+    for file in files:
+        for name, values in pickle.loads(file.read_bytes()).items():  # our own, written just now
+            found.setdefault(name, []).append(values.tolist())
+    return np.concatenate([np.concatenate(values) for values in found.values()], axis=1).astype(np.float32)
+
+
+def _modules(model: Any) -> Iterator[tuple[str, str, Any]]:
+    """(name, our site, module) of every module that is a site, in order."""
+    for name, module in model.named_modules():
+        for site, ending in SITES.items():
+            if name.endswith(ending):
+                yield name, site, module
