@@ -48,6 +48,11 @@ def panels(count: int, *, height: float = 3.2, sharey: bool = False
         yield canvas, grid.ravel()[:count]
 
 
+def legend_below(canvas: Figure, axes: Axes, side: str = "left", columns: int = 2) -> None:
+    """What the lines of some axes are, below the figure, where it hides none of them."""
+    canvas.legend(*axes.get_legend_handles_labels(), loc=f"outside lower {side}", ncols=columns, fontsize=8)
+
+
 def png(canvas: Figure) -> bytes:
     """The figure as PNG bytes, the same bytes for the same figure."""
     buffer = io.BytesIO()

@@ -107,7 +107,7 @@ def sharing(claims: xr.Dataset, group: str, name: str) -> Figure:
                   label="chance by layer and site")
         left.set_ylabel("experts shared (share of k)")
         left.set_ylim(bottom=0)
-        left.legend(fontsize=7.5)
+        style.legend_below(canvas, left)
         left.set_title(f"{group}: pairs of {first['pairs'].item()} languages")
         style.checkpoint_axis(right, steps_of(claims))
         for i, pairs in enumerate(claims["pairs"].values):
@@ -118,8 +118,8 @@ def sharing(claims: xr.Dataset, group: str, name: str) -> Figure:
         right.axhline(0, color=style.NULL, linewidth=0.8)
         right.axhline(1, color=style.CEILING, linewidth=0.8, linestyle="--")
         right.set_ylabel("shared fraction")
-        right.set_ylim(-0.3, 1.45)
-        right.legend(fontsize=7.5, ncols=2, loc="upper right")
+        right.set_ylim(-0.3, 1.15)
+        style.legend_below(canvas, right, "right")
         right.set_title("above null, as a part of what could be found")
         return Figure(f"sharing_{name}", style.png(canvas), f"sharing of experts, {group}", (
             f"Group “{group}”, k = {claims.attrs['k']}. Left: the share of a concept's k experts that two "
@@ -204,7 +204,7 @@ def curve_over_k(experts: xr.Dataset, pairs: np.ndarray, group: str, name: str) 
         axes.set_xlabel("k (neurons in an expert set)")
         axes.set_ylabel("experts shared (share of k)")
         axes.set_ylim(bottom=0)
-        axes.legend(fontsize=8)
+        style.legend_below(canvas, axes, columns=4)
         return Figure(f"k_{name}", style.png(canvas), f"overlap over k, {group}", (
             f"Group “{group}”, last sound checkpoint: the result must not hang on one k (dotted: the k used "
             "elsewhere)."))
@@ -245,7 +245,7 @@ def matrices(experts: xr.Dataset, group: str, name: str) -> Slides:
 def reach(experts: xr.Dataset, pairs: np.ndarray, group: str, name: str) -> Figure:
     """Cross-lingual reliability over checkpoints, and breadth at the last one."""
     raw = experts.sel(adjustment="raw") if "adjustment" in experts.dims else experts
-    with style.figure(2, width=8.6, height=3.0) as (canvas, grid):
+    with style.figure(2, width=8.6, height=3.4) as (canvas, grid):
         left, right = grid[0]
         x = style.checkpoint_axis(left, steps_of(experts))
         values = raw["reliability"].mean("concept").transpose("checkpoint", "language", "language_b").values
@@ -257,8 +257,8 @@ def reach(experts: xr.Dataset, pairs: np.ndarray, group: str, name: str) -> Figu
         least = raw["reliability_min"].mean("concept").transpose("checkpoint", "language").values
         left.plot(x, np.nanmean(least[:, used], 1), color=style.PALETTE[1], marker="s", label="in the worst other")
         left.axhline(0, color=style.NULL, linewidth=0.8)
-        left.set_ylabel("reliability (0 = guess, 1 = perfect)")
-        left.legend(fontsize=8)
+        left.set_ylabel("reliability (1 = perfect)")
+        style.legend_below(canvas, left, columns=1)
         last = raw.isel(checkpoint=-1)
         width = last["breadth"].values
         for what, colour, marker, label in (
@@ -269,7 +269,7 @@ def reach(experts: xr.Dataset, pairs: np.ndarray, group: str, name: str) -> Figu
         right.set_yscale("symlog", linthresh=0.1)
         right.set_xlabel("languages in which a neuron is an expert")
         right.set_ylabel("neurons a concept")
-        right.legend(fontsize=8)
+        style.legend_below(canvas, right, "right", 1)
         return Figure(f"reach_{name}", style.png(canvas), f"reliability and breadth, {group}", (
             f"Group “{group}”. Left: average precision above prevalence, in language B on other documents, of "
             "the experts found in A. Right: in how many languages a neuron is an expert at the last sound checkpoint, "
