@@ -50,7 +50,8 @@ def panels(count: int, *, height: float = 3.2, sharey: bool = False
 
 def legend_below(canvas: Figure, axes: Axes, side: str = "left", columns: int = 2) -> None:
     """What the lines of some axes are, below the figure, where it hides none of them."""
-    canvas.legend(*axes.get_legend_handles_labels(), loc=f"outside lower {side}", ncols=columns, fontsize=8)
+    handles, labels = axes.get_legend_handles_labels()
+    canvas.legend(handles=handles, labels=labels, loc=f"outside lower {side}", ncols=columns, fontsize=8)
 
 
 def png(canvas: Figure) -> bytes:
