@@ -3,7 +3,7 @@
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib
 import numpy as np
@@ -50,8 +50,9 @@ def panels(count: int, *, height: float = 3.2, sharey: bool = False
 
 def legend_below(canvas: Figure, axes: Axes, side: str = "left", columns: int = 2) -> None:
     """What the lines of some axes are, below the figure, where it hides none of them."""
-    handles, labels = axes.get_legend_handles_labels()
-    canvas.legend(handles=handles, labels=labels, loc=f"outside lower {side}", ncols=columns, fontsize=8)
+    place: Literal["outside lower left", "outside lower right"] = (
+        "outside lower left" if side == "left" else "outside lower right")
+    canvas.legend(*axes.get_legend_handles_labels(), loc=place, ncols=columns, fontsize=8)
 
 
 def png(canvas: Figure) -> bytes:
