@@ -10,11 +10,12 @@ import jax
 import numpy as np
 import pytest
 import transformers
-from jax.sharding import NamedSharding
+from jax.sharding import NamedSharding, PartitionSpec
+from tolerances import KERNEL, close
 from tolerances import PARITY as BOTH
-from tolerances import close
 
 import xlingjax as xl
+from xlingjax.analyses.compiled_cell import compiled_cell
 from xlingjax.analyses.health import language_losses
 from xlingjax.corpora import mini_world
 from xlingjax.corpora.tokenising import tokenise
@@ -144,3 +145,61 @@ def test_the_plan_says_what_is_split_and_what_is_not(own) -> None:
     text = str(xl.plan(load_model(own[0], mesh=make_mesh("model:8")), own[1], measure=False))
     assert "mesh        model 8; bytes are of each device" in text
     assert "replicated  layers/attn/out/kernel (4 heads over 8)" in text
+
+
+@pytest.fixture(scope="module")
+def cell():
+    """Responses of sentences and neurons that eight devices do not divide, with ties and a NaN."""
+    rng = np.random.default_rng(0)
+    responses = rng.standard_normal((64, 101)).astype(np.float32)
+    responses[:, ::3] = responses[:, ::3].round(0)
+    responses[5, 7] = np.nan
+    return responses, rng.random((64, 5)) < 0.3, rng.random((64, 5)) < 0.8
+
+
+@pytest.mark.parametrize("spec", [("data", None), (None, None), ("data", "model")], ids=str)
+@pytest.mark.parametrize("mesh", ["data:8", "data:2,model:4", "model:8"])
+@pytest.mark.parametrize("measure", ["average_precision", "auroc"])
+def test_ranking_and_experts(cell, mesh, spec, measure) -> None:
+    responses, labels, where = cell
+    mesh, score = make_mesh(mesh), getattr(xl.kernels, measure)
+    if spec[1] == "model":
+        responses = responses[:, :96]  # else the array itself could not be split
+    place = NamedSharding(mesh, PartitionSpec(*spec))
+    sharded = jax.device_put(responses, place)
+    wanted = np.asarray(score(responses, labels, where))
+    assert len(sharded.devices()) == 8
+    for mask in (where, where[:, 0], None):
+        close(score(sharded, labels, mask), score(responses, labels, mask), KERNEL["float32"])
+    found = score(sharded, labels, where)
+    sets = xl.kernels.expert_sets(jax.device_put(wanted, NamedSharding(mesh, PartitionSpec())), 9)
+    np.testing.assert_array_equal(sets, xl.kernels.expert_sets(wanted, 9))
+    overlaps = [xl.kernels.set_overlap(one[:1], one[1:], total=responses.shape[1])
+                for one in (xl.kernels.expert_sets(found, 9), np.asarray(sets))]  # fmt: skip
+    for ours, theirs in zip(*overlaps):
+        close(ours, theirs, 1e-6)
+
+
+@pytest.mark.parametrize("spec", [(None, "data", None), (None, None, "model")], ids=str)
+def test_probes(spec) -> None:
+    rng = np.random.default_rng(1)
+    y = rng.integers(0, 3, (2, 96))
+    x = rng.standard_normal((2, 96, 16)).astype(np.float32)
+    x[:, :, :3] += np.eye(3, dtype=np.float32)[y[0]]
+    weight = (rng.random((2, 96)) < 0.7).astype(np.float32)
+    sharded = jax.device_put(x, NamedSharding(make_mesh("data:4,model:2"), PartitionSpec(*spec)))
+    ours, theirs = (np.asarray(xl.kernels.fit_probes(each, y, weight, 3)) for each in (sharded, x))
+    close(ours, theirs, 2e-4)  # both are within the convergence of the minimum
+    close(*(xl.kernels.score_probes(each, y, w)[1] for each, w in ((sharded, ours), (x, theirs))), 2e-4)
+
+
+@pytest.mark.parametrize("mesh", ["data:8", "data:2,model:4"])
+def test_one_compiled_program(own, mesh) -> None:
+    folder, world = own
+    world = world.with_concepts(world.concepts[:3])
+    alone, sharded = (
+        compiled_cell(load_model(folder, mesh=on), world, 7, batch_tokens=1024)
+        for on in (None, make_mesh(mesh))
+    )
+    assert np.isclose(sharded.ap, alone.ap, atol=1e-4, equal_nan=True).mean() > 0.99
+    assert np.abs(np.asarray(sharded.overlap) - np.asarray(alone.overlap)).mean() < 0.02

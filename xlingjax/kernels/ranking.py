@@ -3,7 +3,8 @@
 Both are exact, with scikit-learn's treatment of ties. The neurons are ranked once; every concept,
 half or permutation of labels that follows needs the ranks of its positive sentences only.
 Traced and accelerator arrays take the compiled path below, arrays on the CPU the faster one of
-`ranking_host`; the two agree to 2e-6.
+`ranking_host`; the two agree to 2e-6. Arrays on a mesh are dealt out anew, neurons over all devices,
+because a neuron's sentences must be ranked in one place.
 """
 
 import functools
@@ -12,6 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int
 
 from xlingjax.errors import InputError
@@ -82,8 +84,12 @@ def _score(measure: str, responses: Any, labels: Any, where: Any) -> Array:
         scores = host(np.asarray(responses), np.asarray(labels), shared)
         return jnp.asarray(scores, jax.dtypes.canonicalize_dtype(scores.dtype))
     if where is None:
-        where = jnp.ones(responses.shape[0], bool)
-    return _compiled(measure, jnp.asarray(responses), jnp.asarray(labels), jnp.asarray(where))
+        where = np.ones(responses.shape[0], bool)
+    mesh = _mesh(responses)
+    if mesh is None:
+        return _compiled(measure, jnp.asarray(responses), jnp.asarray(labels), jnp.asarray(where))
+    everywhere = NamedSharding(mesh, PartitionSpec())
+    return _sharded(measure, mesh, responses, *jax.device_put((labels, where), everywhere))
 
 
 def _check(responses: Any, labels: Any, where: Any) -> None:
@@ -110,6 +116,35 @@ def _on_host(array: Any) -> bool:
         devices = array.devices()
         return len(devices) == 1 and next(iter(devices)).platform == "cpu"
     return True
+
+
+def _mesh(array: Any) -> Mesh | None:
+    """The mesh of several devices on which an array lies, if it does."""
+    if isinstance(array, jax.core.Tracer) or not isinstance(array, jax.Array):
+        return None
+    sharding = array.sharding
+    if not isinstance(sharding, NamedSharding) or sharding.mesh.size == 1:
+        return None
+    assert isinstance(sharding.mesh, Mesh)
+    return sharding.mesh
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _sharded(
+    measure: str,
+    mesh: Mesh,
+    responses: Float[Array, "S N"],
+    labels: Bool[Array, "S C"],
+    where: Bool[Array, "..."],
+) -> Float[Array, "C N"]:
+    neurons = responses.shape[1]
+    split = PartitionSpec(None, mesh.axis_names)
+    padded = jnp.pad(responses, ((0, 0), (0, -neurons % mesh.size)))
+    padded = jax.lax.with_sharding_constraint(padded, NamedSharding(mesh, split))
+    score = jax.shard_map(
+        functools.partial(_compiled, measure), mesh=mesh,
+        in_specs=(split, PartitionSpec(), PartitionSpec()), out_specs=split)
+    return score(padded, labels, where)[:, :neurons]
 
 
 @functools.partial(jax.jit, static_argnums=0)
