@@ -20,6 +20,7 @@ from pathlib import Path
 from absl import flags
 
 from experiments._main import run
+from xlingjax import hosts
 from xlingjax.analyses.checkpoints import Source, expand, sources
 from xlingjax.analyses.language_probe import ProbeSettings
 from xlingjax.analyses.results import write_tree
@@ -72,6 +73,10 @@ flags.DEFINE_string("mesh", "", "devices along data, fsdp and model, for example
 flags.DEFINE_integer("batch_tokens", _T.batch_tokens, "the most tokens of a batch")
 flags.DEFINE_string("shard", None, "i/n: compute every n-th checkpoint from the i-th on, beside other jobs on "
                     "the same --workdir; the same command without it then joins them")
+flags.DEFINE_string("coordinator", None, "address:port of the first of several hosts that share one mesh, or auto on "
+                    "Cloud TPU VMs and under SLURM")
+flags.DEFINE_string("process", None, "i/n: this is host i of n, with --coordinator=address:port")
+flags.DEFINE_integer("join_seconds", hosts.JOIN, "how long hosts wait for each other at the start", lower_bound=1)
 flags.DEFINE_integer("seed", 0, "of pre-training, halves, permutations and probes")
 flags.DEFINE_float("dose", 0.15, "share of nouns that the embedded corpus's languages have in common")
 flags.DEFINE_enum("topics", "matched", ["matched", "unlike"],
@@ -182,12 +187,28 @@ def read_shard(text: str | None) -> tuple[int, int] | None:
     return int(part), int(parts)
 
 
+def join_hosts() -> None:
+    """Starts several hosts as one, where flags say so."""
+    if FLAGS.coordinator is None:
+        if FLAGS.process is not None:
+            raise InputError("--process needs --coordinator, the address of the first host")
+        return
+    if FLAGS.model is None:
+        raise InputError("--coordinator needs --model: the embedded corpus's run is one host's")
+    hosts.start(FLAGS.coordinator, FLAGS.process, FLAGS.join_seconds)
+    if not FLAGS.mesh:
+        raise InputError("--coordinator needs --mesh, over which the hosts' devices are laid, for example data:8")
+
+
 def say(text: str) -> None:
+    if not hosts.writes():
+        return
     print(text, file=sys.stderr, flush=True)
 
 
 def main() -> None:
     workdir = Path(FLAGS.workdir)
+    join_hosts()
     settings = TraceSettings(
         sites=tuple(FLAGS.sites) or None, pool=FLAGS.pool, k=FLAGS.k,
         permutations=FLAGS.permutations, halvings=FLAGS.halvings, bootstraps=FLAGS.bootstraps,
@@ -209,8 +230,9 @@ def main() -> None:
     write_whole(workdir / "summary.md", summary_markdown(tree).encode())
     expertise_table(tree, corpus, workdir / "trace", workdir / "expertise.csv")
     page = write_report(tree, workdir)
-    print(summary_table(tree))
-    print(f"report: {page}")
+    if hosts.writes():
+        print(summary_table(tree))
+        print(f"report: {page}")
 
 
 if __name__ == "__main__":

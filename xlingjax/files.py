@@ -8,17 +8,20 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from xlingjax import hosts
 from xlingjax.errors import InputError
 
 
 def write_whole(path: Path, data: bytes) -> None:
     """Writes `data` so that `path` holds all of it or what it held before, also after a crash.
 
-    The caller is the only writer of `path` (see `locked`).
+    The caller is the only writer of `path` (see `locked`). Of several hosts the first one writes.
 
     Raises:
         InputError: the disk is full or the folder cannot be written.
     """
+    if not hosts.writes():
+        return
     path = Path(path)
     part = path.with_name(path.name + ".part")
     try:
@@ -133,26 +136,43 @@ def claim(workdir: Path, settings: Mapping, what: str, shared: bool = False) -> 
         InputError: another process works there, or the folder holds other settings.
     """
     workdir = Path(workdir)
-    with locked(workdir, shared):
-        path = workdir / "settings.json"
-        fresh = json.loads(json.dumps({"experiment": what, **settings}))
-        if not _write_first(path, json.dumps(fresh, indent=1, sort_keys=True).encode()):
-            try:
-                stored = json.loads(path.read_text())
-            except ValueError as error:
-                raise InputError(
-                    f"{path} is not readable JSON; remove it or choose another workdir") from error
-            found = differences(stored, fresh)
-            if found:
-                raise InputError(
-                    f"workdir {workdir} holds another experiment: {'; '.join(found[:6])}; "
-                    "repeat the earlier settings or choose another workdir")
+    path = workdir / "settings.json"
+    fresh = json.loads(json.dumps({"experiment": what, **settings}))
+    with contextlib.ExitStack() as held:
+
+        def enter() -> None:
+            held.enter_context(locked(workdir, shared))
+            _same_settings(workdir, path, fresh)
+
+        hosts.first_does(f"claiming {workdir}", enter)
+        require_shared(path)
         try:
             yield workdir
         except InputError:
-            if not shared and {entry.name for entry in workdir.iterdir()} <= {"lock", path.name}:
+            if hosts.writes() and not shared and {entry.name for entry in workdir.iterdir()} <= {"lock", path.name}:
                 path.unlink()
             raise
+
+
+def require_shared(path: Path) -> None:
+    """`InputError` where this host does not see what the first has just written."""
+    if not path.exists():
+        raise InputError(f"{path}, which the first host has written, is not seen by this one; give a folder that "
+                         "all hosts share")
+
+
+def _same_settings(workdir: Path, path: Path, fresh: Mapping) -> None:
+    if _write_first(path, json.dumps(fresh, indent=1, sort_keys=True).encode()):
+        return
+    try:
+        stored = json.loads(path.read_text())
+    except ValueError as error:
+        raise InputError(f"{path} is not readable JSON; remove it or choose another workdir") from error
+    found = differences(stored, fresh)
+    if found:
+        raise InputError(
+            f"workdir {workdir} holds another experiment: {'; '.join(found[:6])}; "
+            "repeat the earlier settings or choose another workdir")
 
 
 def _write_first(path: Path, data: bytes) -> bool:

@@ -10,6 +10,8 @@ from typing import Any
 
 from tqdm import tqdm
 
+from xlingjax import hosts
+
 SECONDS_BEFORE_SHOWN = 2.0
 SECONDS_BETWEEN_LINES = 10.0  # in a log
 
@@ -56,7 +58,7 @@ def progress(
         desc=label or None,
         unit=f" {unit}",
         unit_scale=True,
-        disable=not show,
+        disable=not (show and hosts.writes()),
         delay=SECONDS_BEFORE_SHOWN,
         mininterval=0.5 if drawn else SECONDS_BETWEEN_LINES,
         miniters=1,  # the clock alone decides, also where the pace changes

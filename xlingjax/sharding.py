@@ -15,6 +15,7 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from xlingjax import hosts
 from xlingjax.errors import InputError
 
 AXES = ("data", "fsdp", "model")
@@ -64,6 +65,10 @@ def make_mesh(text: str) -> Mesh:
         raise InputError(
             f"mesh {text!r} needs {needed} devices, there are {found} ({jax.default_backend()}); "
             "take a smaller mesh")
+    if hosts.several() and needed < found:
+        raise InputError(
+            f"mesh {text!r} needs {needed} of the {found} devices of {jax.process_count()} hosts; with several "
+            "hosts name a mesh of all devices")
     devices = np.array(jax.devices()[:needed]).reshape(tuple(sizes.values()))
     return Mesh(devices, AXES, axis_types=(AxisType.Auto,) * len(AXES))
 

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 import xarray as xr
 
+from xlingjax import hosts
 from xlingjax.corpora.batching import make_batch, plan_batches
 from xlingjax.corpora.corpus import Corpus
 from xlingjax.corpora.tokenising import Tokens
@@ -52,12 +53,12 @@ def language_losses(model: Any, corpus: Corpus, tokens: Tokens, batch_tokens: in
     where = batch_sharding(model.params)
     for number, plan in enumerate(plan_batches(tokens.lengths, batch_tokens, batch_shards(model.params))):
         batch = make_batch(tokens, plan)
-        losses, counts = _row_losses(
-            model.params, config, objective, *jax.device_put((batch.tokens, batch.mask), where),
-            jax.random.fold_in(jax.random.key(0), number))
+        losses, counts = hosts.to_host(_row_losses(
+            model.params, config, objective, *hosts.to_devices((batch.tokens, batch.mask), where),
+            jax.random.fold_in(jax.random.key(0), number)))
         real = batch.rows >= 0
-        totals[0, batch.rows[real]] = np.asarray(losses)[real]
-        totals[1, batch.rows[real]] = np.asarray(counts)[real]
+        totals[0, batch.rows[real]] = losses[real]
+        totals[1, batch.rows[real]] = counts[real]
     characters = np.array([len(text) for text in corpus.texts])
     names = corpus.language_names
     sums = {name: totals[:, corpus.languages == name].sum(1) for name in names}

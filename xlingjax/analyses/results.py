@@ -7,6 +7,7 @@ from pathlib import Path
 
 import xarray as xr
 
+from xlingjax import hosts
 from xlingjax.errors import InputError
 from xlingjax.files import write_whole
 
@@ -17,6 +18,8 @@ def write_tree(path: Path, groups: Mapping[str, xr.Dataset] | xr.DataTree) -> No
     Raises:
         InputError: a disk is full.
     """
+    if not hosts.writes():
+        return
     tree = groups if isinstance(groups, xr.DataTree) else xr.DataTree.from_dict(dict(groups))
     with tempfile.TemporaryDirectory() as scratch:
         made = Path(scratch) / "tree.nc"

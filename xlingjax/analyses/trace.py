@@ -13,6 +13,7 @@ import jax
 import numpy as np
 import xarray as xr
 
+from xlingjax import hosts
 from xlingjax.analyses import expert_pieces, health, ladder
 from xlingjax.analyses.checkpoints import SERIES, Source
 from xlingjax.analyses.claims import CLASSES, claims, pair_classes
@@ -177,21 +178,28 @@ class _Trace:
         """Computes those of the chosen checkpoints that are not finished."""
         earlier: dict[str, str] = {}
         numbers = list(chosen)
-        done = {number: is_finished(
+        done = hosts.agreed([is_finished(
             self.folder / self.sources[number].label, self.sources[number], self.tokenizer,
-            functools.partial(self._load, self.sources[number])) for number in numbers}
-        for number in numbers:
+            functools.partial(self._load, self.sources[number])) for number in numbers])
+        for number, finished in zip(numbers, done):
             source = self.sources[number]
             path = self.folder / source.label / RESULT
-            if not done[number]:
+            if not finished:
                 signed = sign(source, self.tokenizer)
                 self._load(source)  # what does not fit is said before the checkpoint has a folder
-                with locked(path.parent):
-                    write_tree(path, self._checkpoint(source))
-                    record(path.parent, source, signed, self._load(source))
+                with contextlib.ExitStack() as held:
+                    hosts.first_does(f"claiming {path.parent}", functools.partial(
+                        held.enter_context, locked(path.parent)))
+                    made = self._checkpoint(source)
+                    hosts.first_does(f"writing {path}", functools.partial(
+                        self._write, path, made, source, signed))
             groups = read_tree(path)
             groups["health"] = _judged(groups["health"], source, earlier)
             self.say(f"{number + 1}/{len(self.sources)} {source.label}: {_line(groups)}")
+
+    def _write(self, path: Path, made: Mapping[str, xr.Dataset], source: Source, signed: Any) -> None:
+        write_tree(path, made)
+        record(path.parent, source, signed, self._load(source))
 
     def run(self) -> xr.DataTree:
         self.finish(range(len(self.sources)))
@@ -283,8 +291,9 @@ class _Trace:
         decided = [[one, (recorded(self.folder / one) or {}).get("model")] for one in (label, first) if one]
         digest = hashlib.sha256(canonical(decided).encode()).hexdigest()
         path = self.folder / f"final-{digest[:16]}.nc"
-        if not path.exists():
-            write_tree(path, self._last(found[label], label, None if first is None else found[first]))
+        if not hosts.agreed(path.exists()):
+            made = self._last(found[label], label, None if first is None else found[first])
+            hosts.first_does(f"writing {path}", lambda: write_tree(path, made))
         return read_tree(path)
 
     def _last(self, groups: Mapping[str, xr.Dataset], label: str,

@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from xlingjax import hosts
 from xlingjax.corpora.corpus import Corpus
 from xlingjax.corpora.tokenising import Tokens
 from xlingjax.errors import InputError
-from xlingjax.files import differences, locked
+from xlingjax.files import differences, locked, require_shared
 from xlingjax.progress import progress
 from xlingjax.responses import ledger, store
 from xlingjax.responses.jobs import BATCH_TOKENS, Job, Where, prepare
@@ -82,9 +83,15 @@ def collect(
     if workdir is None:
         return _in_memory(model, job, attrs, show)
     workdir = Path(workdir)
-    with locked(workdir):
-        _claim(workdir, job.identity)
-        if not (workdir / store.MANIFEST).exists():
+    with contextlib.ExitStack() as held:
+
+        def enter() -> None:
+            held.enter_context(locked(workdir))
+            _claim(workdir, job.identity)
+
+        hosts.first_does(f"claiming {workdir}", enter)
+        require_shared(workdir / EXPERIMENT)
+        if not hosts.agreed((workdir / store.MANIFEST).exists()):
             _on_disk(model, job, attrs, workdir, show)
     return open_responses(workdir)
 
@@ -104,20 +111,35 @@ def _in_memory(model: Any, job: Job, attrs: dict[str, Any], show: bool | None) -
 
 def _on_disk(model: Any, job: Job, attrs: dict[str, Any], workdir: Path, show: bool | None) -> None:
     layout = job.layout
-    records = _usable(workdir, layout)
-    files = {name: entry for record in records.values() for name, entry in record["files"].items()}
-    store.remove_unrecorded(workdir, files)
-    check_room(workdir, layout.disk_bytes - sum(size for size, _ in files.values()))
-    arrays = store.open_arrays(workdir, layout, create=True)
+    records: dict[int, dict[str, Any]] = {}
+    arrays: Any = None
+
+    def begin() -> None:
+        nonlocal arrays
+        records.update(_usable(workdir, layout))
+        files = {name: entry for record in records.values() for name, entry in record["files"].items()}
+        store.remove_unrecorded(workdir, files)
+        check_room(workdir, layout.disk_bytes - sum(size for size, _ in files.values()))
+        arrays = store.open_arrays(workdir, layout, create=True)
 
     def finish(block: int, values: dict[str, np.ndarray], nonfinite: dict[str, list[int]]) -> None:
+        if not hosts.writes():
+            return
         written = store.write_block(arrays, workdir, layout, block, values)
         records[block] = {"files": written, "nonfinite": nonfinite}
         ledger.write_record(ledger.block_record(workdir, block), records[block])
 
-    _fill(
-        model, job, [block for block in range(layout.blocks) if block not in records], finish, show
-    )
+    hosts.first_does(f"opening {workdir}", begin)
+    missing = hosts.agreed([block not in records for block in range(layout.blocks)])
+    _fill(model, job, np.flatnonzero(missing).tolist(), finish, show)
+    hosts.first_does(f"completing {workdir}", lambda: _complete(model, job, attrs, workdir, records))
+
+
+def _complete(
+    model: Any, job: Job, attrs: dict[str, Any], workdir: Path, records: Mapping[int, dict[str, Any]]
+) -> None:
+    """Writes the manifest, by which the responses are whole."""
+    layout = job.layout
     described = {
         store.metadata_name(site): list(
             ledger.sync_file(workdir / store.metadata_name(site), workdir)

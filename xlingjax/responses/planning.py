@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 
+from xlingjax import hosts
 from xlingjax.corpora.corpus import Corpus
 from xlingjax.corpora.tokenising import Tokens
 from xlingjax.errors import InputError
@@ -201,7 +202,7 @@ def _measure(model: Any, job: Job, read: int, shapes: int) -> tuple[int | None, 
         return rows * length * (config.width * 6 + config.mlp_width * 2 + config.heads * length)
 
     largest = max(range(len(job.batches)), key=load)
-    arrays = jax.device_put(job.inputs(largest), batch_sharding(model.params))
+    arrays = hosts.to_devices(job.inputs(largest), batch_sharding(model.params))
     begin = time.perf_counter()
     compiled = pooled_step.lower(model.params, config, job.capture, *arrays).compile()
     compiling = time.perf_counter() - begin

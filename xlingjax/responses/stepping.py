@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int
 
+from xlingjax import hosts
 from xlingjax.models.config import TransformerConfig
 from xlingjax.models.transformer import forward
 
@@ -62,15 +63,16 @@ def run(
     Args:
         step: arrays on the device -> pytree of arrays on the device.
         inputs: the arrays of each batch, on the host.
-        where: where they are put.
+        where: where they are put. On several hosts each has the same inputs and gets all results.
     """
     ahead = None
     for arrays in inputs:
-        result = step(*jax.device_put(arrays, where))
-        for leaf in jax.tree.leaves(result):
-            leaf.copy_to_host_async()
+        result = step(*hosts.to_devices(arrays, where))
+        if where.is_fully_addressable:
+            for leaf in jax.tree.leaves(result):
+                leaf.copy_to_host_async()
         if ahead is not None:
-            yield jax.device_get(ahead)
+            yield hosts.to_host(ahead)
         ahead = result
     if ahead is not None:
-        yield jax.device_get(ahead)
+        yield hosts.to_host(ahead)
