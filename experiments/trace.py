@@ -225,14 +225,15 @@ def main() -> None:
               "same command without --shard joins them")
         return
     tree = trace(found, corpus, settings, workdir / "trace", tokenizer=FLAGS.tokenizer, say=say)
+    if not hosts.writes():
+        return
     write_tree(workdir / "result.nc", tree)
     write_whole(workdir / "summary.csv", summary_table(tree, as_csv=True).encode())
     write_whole(workdir / "summary.md", summary_markdown(tree).encode())
     expertise_table(tree, corpus, workdir / "trace", workdir / "expertise.csv")
     page = write_report(tree, workdir)
-    if hosts.writes():
-        print(summary_table(tree))
-        print(f"report: {page}")
+    print(summary_table(tree))
+    print(f"report: {page}")
 
 
 if __name__ == "__main__":
