@@ -83,6 +83,17 @@ def test_two_hosts_end_as_one(given, both, tmp_path) -> None:
     assert (workdir / "report.html").exists()
 
 
+def test_parameters_are_split_between_hosts(given, both, tmp_path) -> None:
+    """Heads and units of the MLP on both hosts, neither of which holds the model."""
+    done = two(given, tmp_path, "--mesh=model:4", "--noprobe")
+    assert [status for status, *_ in done] == [0, 0], [err[-3000:] for *_, err in done]
+    ours, theirs = open_result(tmp_path / "result.nc"), open_result(both[0] / "result.nc")
+    np.testing.assert_allclose(ours["health"]["loss"].values, theirs["health"]["loss"].values, rtol=1e-4)
+    # Sums in another order change last digits, and so the place of a sentence here and there.
+    names = ("experts/own_form", "ap_at_k")
+    np.testing.assert_allclose(*(tree[names[0]][names[1]].values for tree in (ours, theirs)), atol=0.05)
+
+
 def test_the_same_command_again_reads_what_is_there(given, both) -> None:
     workdir, _ = both
     before = {path: path.stat().st_mtime_ns for path in workdir.rglob("*.nc") if path.name != "result.nc"}

@@ -5,7 +5,6 @@ import importlib.metadata
 import json
 import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from xlingjax import hosts
 from xlingjax.errors import InputError
 from xlingjax.models.config import TransformerConfig
 from xlingjax.models.families import family_of
@@ -182,8 +182,7 @@ def _load_own(
     place = None if mesh is None else placement_of(config, mesh)
     params = _restore(folder / PARAMS, abstract_params(config, manifest["dtype"]), place)
     params = jax.tree.map(lambda leaf: leaf.astype(dtype), params)
-    health = {name: bad for name, part in _tensors(params) if (bad := _not_finite(part))}
-    return family, config, LoadedParams(params, fingerprint, health)
+    return family, config, LoadedParams(params, fingerprint, _not_finite(params))
 
 
 def _restore(path: Path, target: Any, place: Placement | None) -> Any:
@@ -231,18 +230,17 @@ def _sha256(manifest: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
 
 
-def _tensors(params: Any) -> Iterator[tuple[str, Any]]:
-    """Every tensor by name, those of a stacked leaf one by one."""
+def _not_finite(params: Any) -> dict[str, int]:
+    """Tensor -> its numbers that are NaN or infinite, where there are any; each layer is one tensor."""
+    health = {}
     for path, leaf in jax.tree_util.tree_flatten_with_path(params)[0]:
         name = leaf_name(path)
-        if name.startswith("layers/"):
-            yield from ((f"{name}[{layer}]", part) for layer, part in enumerate(np.asarray(leaf)))
-        else:
-            yield name, np.asarray(leaf)
-
-
-def _not_finite(array: np.ndarray) -> int:
-    return array.size - int(np.count_nonzero(np.isfinite(array)))
+        stacked = name.startswith("layers/")
+        counts = hosts.to_host(jnp.sum(~jnp.isfinite(leaf), axis=tuple(range(stacked, leaf.ndim))))
+        for layer, bad in enumerate(np.atleast_1d(counts).tolist()):
+            if bad:
+                health[f"{name}[{layer}]" if stacked else name] = bad
+    return health
 
 
 def check_dtype(dtype: Any) -> None:
