@@ -7,6 +7,7 @@ evenly is replicated, but for the vocabulary, which is padded.
 """
 
 import math
+import os
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -71,6 +72,17 @@ def make_mesh(text: str) -> Mesh:
             "hosts name a mesh of all devices")
     devices = np.array(jax.devices()[:needed]).reshape(tuple(sizes.values()))
     return Mesh(devices, AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def device_memory() -> int | None:
+    """Bytes of memory of one of this host's devices; None where the device does not say.
+
+    On a CPU it is the host's memory, divided among its devices.
+    """
+    device = jax.local_devices()[0]
+    if device.platform == "cpu":
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // jax.local_device_count()
+    return (device.memory_stats() or {}).get("bytes_limit")
 
 
 def axis_size(mesh: Mesh, axis: str) -> int:

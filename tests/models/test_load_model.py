@@ -16,7 +16,7 @@ import transformers
 from tolerances import PARITY, close
 
 from xlingjax.errors import InputError
-from xlingjax.models import init_params, load_model, save_model
+from xlingjax.models import init_params, load_model, placing, save_model
 from xlingjax.models.model import Model
 from xlingjax.models.tokenizer import load_tokenizer
 
@@ -323,3 +323,15 @@ def test_another_models_parameters_are_refused(folder, tmp_path):
     shutil.copytree(tmp_path / "two" / "params", tmp_path / "one" / "params")
     with pytest.raises(InputError, match="params/.* is (missing|damaged)"):
         load_model(tmp_path / "one")
+
+
+def test_a_model_larger_than_a_device_is_refused_before_its_weights_are_read(tmp_path, monkeypatch):
+    config = transformers.BloomConfig(vocab_size=64, hidden_size=32, n_layer=2, n_head=4)
+    transformers.BloomForCausalLM(config).save_pretrained(tmp_path)
+    needed = sum(leaf.nbytes for leaf in jax.tree.leaves(load_model(tmp_path).params))
+    monkeypatch.setattr(placing, "device_memory", lambda: needed)
+    load_model(tmp_path)
+    monkeypatch.setattr(placing, "device_memory", lambda: needed // 3)
+    (tmp_path / "model.safetensors").write_bytes(b"never read")
+    with pytest.raises(InputError, match=r"GB for its float32 parameters .*--mesh=model:4\), or load .* bfloat16"):
+        load_model(tmp_path)

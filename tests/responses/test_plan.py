@@ -1,5 +1,6 @@
 """What the plan says is what happens."""
 
+import re
 import shutil
 
 import jax
@@ -8,8 +9,9 @@ import tiny
 
 from xlingjax.errors import InputError
 from xlingjax.models.config import TransformerConfig
-from xlingjax.responses import collect, plan
+from xlingjax.responses import collect, plan, planning
 from xlingjax.responses.jobs import prepare
+from xlingjax.responses.planning import device_bytes
 from xlingjax.responses.stepping import pooled_step
 
 WIDE = TransformerConfig(vocab_size=67, layers=4, width=64, heads=4, mlp_width=256, fused="by_head")
@@ -61,6 +63,18 @@ def test_batches_and_text():
     text = str(planned)
     assert "360 neurons at attn.qkv, attn.out, mlp.up, mlp.down" in text and "200" in text
     assert "unknown (no batch was timed)" in str(plan(model, tokens, measure=False))
+
+
+def test_a_batch_too_large_for_the_device_is_refused_with_one_that_fits(monkeypatch):
+    model, tokens = tiny.model(WIDE), tiny.sentences(200, lengths=(6, 20, 60, 100))
+    monkeypatch.setattr(planning, "device_memory", lambda: device_bytes(model.params) + 5_000_000)
+    with pytest.raises(InputError, match="tokens needs .* batches of") as error:
+        plan(model, tokens, batch_tokens=8192)
+    fits = int(re.search(r"batches of (\d+) tokens", str(error.value))[1])
+    assert plan(model, tokens, batch_tokens=fits).batches > 1
+    monkeypatch.setattr(planning, "device_memory", lambda: device_bytes(model.params) + 100)
+    with pytest.raises(InputError, match=r"--mesh=model:2"):
+        plan(model, tokens, batch_tokens=8192)
 
 
 def test_a_disk_with_too_little_room_is_refused(tmp_path, monkeypatch):

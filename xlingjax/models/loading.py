@@ -18,7 +18,7 @@ from xlingjax.models.config import TransformerConfig
 from xlingjax.models.families import family_of
 from xlingjax.models.hub import resolve
 from xlingjax.models.model import Model
-from xlingjax.models.placing import abstract_params, placement_of, without_padding
+from xlingjax.models.placing import abstract_params, placement_of, require_room, without_padding
 from xlingjax.models.tokenizer import load_tokenizer, require_fit
 from xlingjax.models.weights import LoadedParams, fingerprint_params, load_params, open_checkpoint
 from xlingjax.models.weights.files import read_json, write_json
@@ -57,7 +57,8 @@ def load_model(
     missing, unexpected, or of another shape or type is an error; NaN and infinity are counted in
     `model.health`.
 
-    Errors: `InputError` naming what is not there, not supported, damaged or does not fit.
+    Errors: `InputError` naming what is not there, not supported, damaged, does not fit, or is larger
+        than a device.
     """
     check_dtype(dtype)
     folder = resolve(name_or_folder, revision, subfolder)
@@ -142,6 +143,7 @@ def _load_foreign(
     hf = read_json(folder / "config.json")
     family = family_of(hf)
     config = family.read_config(hf)
+    require_room(config, dtype, mesh, str(folder))
     loaded = load_params(
         open_checkpoint(folder),
         family.entries(config),
@@ -179,6 +181,7 @@ def _load_own(
             raise InputError(f"{folder / file} is {what}; use another checkpoint")
     family, fingerprint = manifest["family"], manifest["fingerprint"]
     config = TransformerConfig.from_dict(manifest["config"])
+    require_room(config, manifest["dtype"], mesh, str(folder))
     place = None if mesh is None else placement_of(config, mesh)
     params = _restore(folder / PARAMS, abstract_params(config, manifest["dtype"]), place)
     params = jax.tree.map(lambda leaf: leaf.astype(dtype), params)

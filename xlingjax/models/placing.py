@@ -1,5 +1,6 @@
 """The parameters of a transformer on a mesh: where they go, how they start, and back without padding."""
 
+import math
 from typing import Any
 
 import jax
@@ -8,10 +9,11 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import PRNGKeyArray
 
+from xlingjax.errors import InputError
 from xlingjax.models.config import TransformerConfig
 from xlingjax.models.transformer import Params, init_params
 from xlingjax.models.weights.fingerprint import leaf_name
-from xlingjax.sharding import Placement, mesh_of
+from xlingjax.sharding import Placement, device_memory, mesh_of
 
 
 def placement_of(config: TransformerConfig, mesh: Mesh) -> Placement:
@@ -23,6 +25,31 @@ def placement_of(config: TransformerConfig, mesh: Mesh) -> Placement:
 def abstract_params(config: TransformerConfig, dtype: str) -> Any:
     """Shapes and types of the parameters, none of them made."""
     return jax.eval_shape(lambda: init_params(config, jax.random.key(0), dtype))
+
+
+def parameter_bytes(config: TransformerConfig, dtype: str, mesh: Mesh | None) -> int:
+    """Bytes of the parameters on each device, none of them made."""
+    place = None if mesh is None else placement_of(config, mesh)
+    total = 0
+    for path, leaf in jax.tree_util.tree_flatten_with_path(abstract_params(config, dtype))[0]:
+        shape = leaf.shape
+        if place is not None:
+            shape = place.padded(leaf_name(path), shape)
+            shape = place.sharding(leaf_name(path), shape).shard_shape(shape)
+        total += math.prod(shape) * leaf.dtype.itemsize
+    return total
+
+
+def require_room(config: TransformerConfig, dtype: str, mesh: Mesh | None, name: str) -> None:
+    """`InputError` where the parameters alone are more than a device holds, with what would fit."""
+    needed, limit = parameter_bytes(config, dtype, mesh), device_memory()
+    if limit is None or needed <= limit:
+        return
+    parts = 2 ** math.ceil(math.log2(needed / (0.8 * limit)))
+    half = "" if dtype in ("bfloat16", "float16") else ", or load it with dtype bfloat16 (--dtype)"
+    raise InputError(
+        f"{name} needs {needed / 1e9:.3g} GB for its {dtype} parameters on each device, which has "
+        f"{limit / 1e9:.3g} GB; split it over {parts} times as many devices (--mesh=model:{parts}){half}")
 
 
 def init_sharded(

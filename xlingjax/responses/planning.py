@@ -18,7 +18,7 @@ from xlingjax.models.placing import placement_of
 from xlingjax.models.weights.fingerprint import leaf_name
 from xlingjax.responses.jobs import BATCH_TOKENS, Job, Where, prepare
 from xlingjax.responses.stepping import pooled_step
-from xlingjax.sharding import batch_sharding, mesh_of
+from xlingjax.sharding import batch_sharding, batch_shards, device_memory, mesh_of
 
 WORKDIR_RESERVE = 2**24  # bytes left for the records beside the responses
 
@@ -127,7 +127,8 @@ def plan(
             `workdir` is checked for room.
 
     Raises:
-        InputError: an argument cannot be used, or the disk of `workdir` has too little room.
+        InputError: an argument cannot be used, the disk of `workdir` has too little room, or (where
+            measured) a batch needs more memory than a device has.
     """
     job = prepare(
         model, corpus, sites, pool, where, batch_tokens, max_length, in_memory=workdir is None
@@ -139,8 +140,9 @@ def plan(
         shape = (batch.length, len(batch.rows))
         shapes[shape] = shapes.get(shape, 0) + 1
     read = sum(length * rows * count for (length, rows), count in shapes.items())
-    temporary, seconds = _measure(model, job, read, len(shapes)) if measure else (None, None)
     row_bytes = 4 * job.neurons.total
+    output = row_bytes * max(rows for _, rows in shapes)
+    temporary, seconds = _measure(model, job, read, len(shapes), output) if measure else (None, None)
     return Plan(
         sites=tuple(job.neurons.shapes),
         neurons=job.neurons.total,
@@ -151,7 +153,7 @@ def plan(
         **_mesh(model),
         parameter_bytes=device_bytes(model.params),
         temporary_bytes=temporary,
-        output_bytes=row_bytes * max(rows for _, rows in shapes),
+        output_bytes=output,
         host_bytes=row_bytes * job.layout.block_sentences,
         disk_bytes=0 if workdir is None else job.layout.disk_bytes,
         seconds=seconds,
@@ -193,8 +195,8 @@ def check_room(workdir: Path, needed: int) -> None:
         )
 
 
-def _measure(model: Any, job: Job, read: int, shapes: int) -> tuple[int | None, float]:
-    """(temporary bytes of the largest shape, seconds of the whole run)."""
+def _measure(model: Any, job: Job, read: int, shapes: int, output: int) -> tuple[int | None, float]:
+    """(temporary bytes of the largest shape, seconds of the whole run); see that it fits before it runs."""
     config = model.config
 
     def load(batch: int) -> int:
@@ -207,6 +209,9 @@ def _measure(model: Any, job: Job, read: int, shapes: int) -> tuple[int | None, 
     compiled = pooled_step.lower(model.params, config, job.capture, *arrays).compile()
     compiling = time.perf_counter() - begin
     analysis = compiled.memory_analysis()
+    if analysis is not None:
+        passing = int(analysis.temp_size_in_bytes) + 2 * output // batch_shards(model.params)
+        _require_memory(device_bytes(model.params), passing, arrays[0].shape)
     for _ in range(2):  # the first run warms up
         begin = time.perf_counter()
         jax.block_until_ready(compiled(model.params, *arrays))
@@ -215,6 +220,20 @@ def _measure(model: Any, job: Job, read: int, shapes: int) -> tuple[int | None, 
         None if analysis is None else int(analysis.temp_size_in_bytes),
         compiling * shapes + running * read / arrays[0].size,
     )
+
+
+def _require_memory(resident: int, passing: int, batch: tuple[int, ...]) -> None:
+    """`InputError` where a batch needs more than a device has beside the parameters, with what would fit."""
+    limit = device_memory()
+    if limit is None or resident + passing <= limit:
+        return
+    rows, length = batch
+    fits = int(0.8 * (limit - resident) / passing * rows)
+    remedy = (f"batches of {fits * length} tokens fit (--batch_tokens)" if fits > 0 else
+              "split the model over more devices (--mesh=model:2) or take a smaller type (--dtype=bfloat16)")
+    raise InputError(
+        f"a batch of {rows} x {length} tokens needs {_bytes(passing)} on each device beside "
+        f"{_bytes(resident)} of parameters, and a device has {_bytes(limit)}; {remedy}")
 
 
 def _bytes(count: float) -> str:
