@@ -118,7 +118,8 @@ def sharing(claims: xr.Dataset, group: str, name: str) -> Figure:
         right.axhline(0, color=style.NULL, linewidth=0.8)
         right.axhline(1, color=style.CEILING, linewidth=0.8, linestyle="--")
         right.set_ylabel("shared fraction")
-        right.set_ylim(-0.3, 1.15)
+        small = not np.nanmax([claims["shared_fraction"].max(), claims["shared_fraction_high"].max(), 0]) > 0.3
+        right.set_ylim(*((-0.1, 0.35) if small else (-0.3, 1.15)))  # 1, all of it, would flatten the curves
         style.legend_below(canvas, right, "right")
         right.set_title("above null, as a part of what could be found")
         return Figure(f"sharing_{name}", style.png(canvas), f"sharing of experts, {group}", (
