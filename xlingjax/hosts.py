@@ -20,7 +20,7 @@ from jax.experimental import multihost_utils
 from xlingjax.errors import InputError
 
 JOIN = 300  # seconds that hosts wait for each other at the start
-MEET = 3600  # and later, where one of them may still be analysing what another has done with
+MEET = 3600  # and later, where the first may be writing or the slowest still analysing
 
 
 def start(coordinator: str, process: str | None = None, wait: int = JOIN) -> None:

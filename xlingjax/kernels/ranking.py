@@ -18,6 +18,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from xlingjax.errors import InputError
 from xlingjax.kernels import ranking_host
+from xlingjax.sharding import mesh_of
 
 AnyArray = Array | np.ndarray
 BLOCK_ELEMENTS = 2**28  # responses ranked at a time on an accelerator: about 10 GB of memory
@@ -85,8 +86,9 @@ def _score(measure: str, responses: Any, labels: Any, where: Any) -> Array:
         return jnp.asarray(scores, jax.dtypes.canonicalize_dtype(scores.dtype))
     if where is None:
         where = np.ones(responses.shape[0], bool)
-    mesh = _mesh(responses)
-    if mesh is None:
+    placed = isinstance(responses, jax.Array) and not isinstance(responses, jax.core.Tracer)
+    mesh = mesh_of(responses) if placed else None
+    if mesh is None or mesh.size == 1:
         return _compiled(measure, jnp.asarray(responses), jnp.asarray(labels), jnp.asarray(where))
     everywhere = NamedSharding(mesh, PartitionSpec())
     return _sharded(measure, mesh, responses, *jax.device_put((labels, where), everywhere))
@@ -116,17 +118,6 @@ def _on_host(array: Any) -> bool:
         devices = array.devices()
         return len(devices) == 1 and next(iter(devices)).platform == "cpu"
     return True
-
-
-def _mesh(array: Any) -> Mesh | None:
-    """The mesh of several devices on which an array lies, if it does."""
-    if isinstance(array, jax.core.Tracer) or not isinstance(array, jax.Array):
-        return None
-    sharding = array.sharding
-    if not isinstance(sharding, NamedSharding) or sharding.mesh.size == 1:
-        return None
-    assert isinstance(sharding.mesh, Mesh)
-    return sharding.mesh
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
