@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tiny_trace
 
-from xlingjax.analyses.ladder import anchor_rungs
+from xlingjax.analyses.ladder import anchor_rungs, choose_pairs
 from xlingjax.corpora import mini_world
 from xlingjax.corpora.anchors import concept_anchors, without_pieces
 from xlingjax.corpora.tokenising import tokenise
@@ -45,3 +45,12 @@ def test_pooling_without_anchors_keeps_the_sentences(rungs) -> None:
     corpus, tokens, found = rungs
     one = found["anchors not pooled"].sel(language="eng", language_b="spa")
     assert float(one["positives_left"]) > 0.9 and np.isfinite(one["overlap"])
+
+
+def test_the_chosen_pairs_meet_every_language_about_equally_often() -> None:
+    corpus = mini_world(sentences=40)
+    languages = corpus.language_names
+    chosen = choose_pairs(corpus, len(languages))
+    met = [sum(name in pair for pair in chosen) for name in languages]
+    assert len(set(chosen)) == len(languages) and set(met) <= {1, 2, 3}
+    assert len(choose_pairs(corpus, 10_000)) == len(languages) * (len(languages) - 1) // 2

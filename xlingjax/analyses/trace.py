@@ -309,7 +309,7 @@ class _Trace:
         tokens, options = self.tokens, self._options()
         without_anchors = ladder.anchor_rungs(
             model, self.groups, tokens, matrix, strata,
-            ladder.choose_pairs(self.corpus, self.settings.ladder_pairs, self.settings.seed),
+            ladder.choose_pairs(self.corpus, self.settings.ladder_pairs),
             sites=self.settings.sites, pool=self.settings.pool,
             batch_tokens=self.settings.batch_tokens, **options)
         out: dict[str, xr.Dataset] = {}

@@ -55,6 +55,18 @@ def legend_below(canvas: Figure, axes: Axes, side: str = "left", columns: int = 
     canvas.legend(*axes.get_legend_handles_labels(), loc=place, ncols=columns, fontsize=8)
 
 
+def share_axis(axes: Axes) -> None:
+    """A vertical axis for shares from 0 to 1 that keeps a hundredth legible beside a half.
+
+    Linear up to 0.01, logarithmic above: chance and overlap often lie where a ceiling would flatten them.
+    """
+    axes.set_yscale("symlog", linthresh=0.01, linscale=0.6)
+    axes.set_ylim(0, 1)
+    ticks = (0, 0.005, 0.01, 0.03, 0.1, 0.3, 1)
+    axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.minorticks_off()
+
+
 def png(canvas: Figure) -> bytes:
     """The figure as PNG bytes, the same bytes for the same figure."""
     buffer = io.BytesIO()

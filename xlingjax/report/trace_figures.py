@@ -106,7 +106,7 @@ def sharing(claims: xr.Dataset, group: str, name: str) -> Figure:
         left.plot(x, first["chance_stratified"], color=style.PALETTE[2], linestyle="-.",
                   label="chance by layer and site")
         left.set_ylabel("experts shared (share of k)")
-        left.set_ylim(bottom=0)
+        style.share_axis(left)
         style.legend_below(canvas, left)
         left.set_title(f"{group}: pairs of {first['pairs'].item()} languages")
         style.checkpoint_axis(right, steps_of(claims))
@@ -118,8 +118,9 @@ def sharing(claims: xr.Dataset, group: str, name: str) -> Figure:
         right.axhline(0, color=style.NULL, linewidth=0.8)
         right.axhline(1, color=style.CEILING, linewidth=0.8, linestyle="--")
         right.set_ylabel("shared fraction")
-        small = not np.nanmax([claims["shared_fraction"].max(), claims["shared_fraction_high"].max(), 0]) > 0.3
-        right.set_ylim(*((-0.1, 0.35) if small else (-0.3, 1.15)))  # 1, all of it, would flatten the curves
+        most = np.nanmax([claims["shared_fraction"].max(), claims["shared_fraction_high"].max(), 0])
+        top = next((t for t in (0.1, 0.35) if most < 0.9 * t), 1.15)  # 1, all of it, would flatten the curves
+        right.set_ylim(-0.3 * top, top)
         style.legend_below(canvas, right, "right")
         right.set_title("above null, as a part of what could be found")
         return Figure(f"sharing_{name}", style.png(canvas), f"sharing of experts, {group}", (
@@ -127,7 +128,8 @@ def sharing(claims: xr.Dataset, group: str, name: str) -> Figure:
             "languages have in common, found on different documents, against the ceiling (one language on "
             "two halves of its documents), the joint null with its 95 % band over all checkpoints (labels "
             "permuted alike in all languages), permuted concept names, and random sets with the same layers "
-            "and sites. Right: (overlap - null) / (ceiling - null); points are missing where a ceiling is not "
+            "and sites; the scale is logarithmic above 0.01. Right: (overlap - null) / (ceiling - null); "
+            "points are missing where a ceiling is not "
             f"above its null. Bands: 95 %, {claims.attrs['interval']}{THIN if 'run' in claims.dims else ''}."))
 
 
@@ -204,11 +206,11 @@ def curve_over_k(experts: xr.Dataset, pairs: np.ndarray, group: str, name: str) 
         axes.set_xticks(ks, [str(k) for k in ks])
         axes.set_xlabel("k (neurons in an expert set)")
         axes.set_ylabel("experts shared (share of k)")
-        axes.set_ylim(bottom=0)
+        style.share_axis(axes)
         style.legend_below(canvas, axes, columns=4)
         return Figure(f"k_{name}", style.png(canvas), f"overlap over k, {group}", (
             f"Group “{group}”, last sound checkpoint: the result must not hang on one k (dotted: the k used "
-            "elsewhere)."))
+            "elsewhere). The scale is logarithmic above 0.01."))
 
 
 def matrices(experts: xr.Dataset, group: str, name: str) -> Slides:
