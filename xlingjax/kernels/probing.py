@@ -2,12 +2,13 @@
 
 All runs of a layer (seeds, splits, training sizes, control tasks) are columns of one matrix, so an
 iteration is a few matrix products whatever their number. The logits are linear in the weights, so
-a line search costs no product at all; the start of the L-BFGS recursion is the inverse Hessian at
-zero weights, which makes it insensitive to the scale of the features.
+a line search costs no product at all. The L-BFGS recursion starts from an inverse Hessian, averaged
+over runs and classes, at zero weights and once more on the way: that makes it insensitive to the scale
+of the features, and halves the iterations where classes come apart and curvature falls.
 """
 
 import functools
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,10 +17,11 @@ from jaxtyping import Array, Bool, Float, Int
 
 from xlingjax.errors import InputError
 
-MEMORY = 10  # pairs that L-BFGS keeps
+MEMORY = 8  # pairs that L-BFGS keeps
+RENEWAL = 8  # the iteration before which the start matrix is computed anew
 ITERATIONS = 1000
 SEARCH = 12  # step lengths tried in one iteration
-TOLERANCE = 2e-9  # remaining decrease, as the quadratic model has it, over the objective
+TOLERANCE = 5e-9  # remaining decrease, as the quadratic model has it, over the objective
 
 AnyArray = Array | np.ndarray
 
@@ -115,12 +117,26 @@ class _State(NamedTuple):
     logits: Float[Array, "S R C"]
     value: Float[Array, "R"]  # of the objective
     gradient: Float[Array, "D R C"]
-    scaled: Float[Array, "D R C"]  # the start matrix times the gradient
+    start: Float[Array, "D D"]  # where the recursion starts: an inverse Hessian, one for all runs and classes
+    scaled: Float[Array, "D R C"]  # `start` times the gradient
     moves: Float[Array, "M D R C"]  # the last changes of w, a ring
     turns: Float[Array, "M D R C"]  # and of the gradient
-    bends: Float[Array, "M D R C"]  # and of `scaled`
+    bends: Float[Array, "M D R C"]  # `start` times these
     inverse: Float[Array, "M R"]  # 1 / (move . turn), 0 where there is none
     done: Bool[Array, "R"]
+
+
+class _Step(NamedTuple):
+    tries: Int[Array, ""]
+    t: Float[Array, "R"]  # the step length tried last
+    next: Float[Array, "R"]  # and the one to try
+    low: Float[Array, "R"]  # too short
+    at_low: Float[Array, "R"]  # the slope there
+    high: Float[Array, "R"]  # too long
+    at_high: Float[Array, "R"]
+    ok: Bool[Array, "R"]
+    value: Float[Array, "R"]  # of the objective at t
+    off: Float[Array, "S R C"]  # probabilities minus truth at t
 
 
 @functools.partial(jax.jit, static_argnums=3)
@@ -150,29 +166,40 @@ def _minimise(
     """L-BFGS from zero, for every run until it has converged."""
     width, (_, runs, classes) = x.shape[1], truth.shape
     penalty = jnp.append(jnp.full(width - 1, l2), jnp.zeros_like(l2)[None])[:, None, None]
-    start = _inverse_hessian(x, weight, penalty[:, 0, 0], classes)
 
     def logit(w: Array) -> Array:
         return (x @ w.reshape(width, -1)).reshape(-1, runs, classes)
 
-    def times_start(gradient: Array) -> Array:
+    def times(start: Array, gradient: Array) -> Array:
         return (start @ gradient.reshape(width, -1)).reshape(gradient.shape)
 
-    def surplus(logits: Array) -> Array:
-        """Probabilities minus truth, weighted; p - 1 of the truth as minus all the others."""
-        others = jax.nn.softmax(logits + absent) * (1 - truth)
-        return (others - truth * jnp.sum(others, axis=-1, keepdims=True)) * weight
+    def inverse_hessian(logits: Array) -> Array:
+        """That of the objective, its curvature in every sample averaged over runs and classes."""
+        p = jax.nn.softmax(logits + absent)
+        curvature = jnp.mean(jnp.sum(p * (1 - p), -1) * weight[..., 0], axis=1) / (classes - 1)
+        hessian = x.T @ (x * curvature[:, None]) + jnp.diag(penalty[:, 0, 0])
+        ridge = 1e-6 * jnp.trace(hessian) / width
+        unit = jnp.eye(width, dtype=x.dtype)
+        return jax.scipy.linalg.cho_solve(jax.scipy.linalg.cho_factor(hessian + ridge * unit), unit)
 
-    def slope(w: Array, logits: Array) -> Array:
-        off = surplus(logits)
-        return (x.T @ off.reshape(len(x), -1)).reshape(w.shape) + penalty * w
+    def renewed(state: _State) -> _State:
+        start = inverse_hessian(state.logits)
+        return state._replace(start=start, scaled=times(start, state.gradient),
+                              bends=jnp.stack([times(start, turn) for turn in state.turns]))
 
-    def objective(w: Array, logits: Array) -> Array:
+    def losses(w: Array, logits: Array) -> tuple[Array, Array]:
+        """The objective, and probabilities minus truth, weighted; p - 1 of the truth as minus the others."""
+        most = jnp.max(logits, axis=-1, keepdims=True)
+        others = jnp.exp(logits + absent - most) * (1 - truth)
+        total = jnp.sum(others, axis=-1, keepdims=True)
+        true = jnp.sum(jnp.where(truth > 0, logits, 0), axis=-1, keepdims=True) - most
         # log(1 + sum of exp(other - true)) keeps its digits for samples far on the right side.
-        true = jnp.sum(jnp.where(truth > 0, logits, 0), axis=-1, keepdims=True)
-        others = jnp.where(truth > 0, -jnp.inf, logits + absent - true)
-        loss = jnp.sum(jax.nn.softplus(jax.nn.logsumexp(others, axis=-1)) * weight[..., 0], axis=0)
-        return loss + jnp.sum(penalty * w**2, axis=(0, 2)) / 2
+        loss = jnp.sum(jax.nn.softplus(jnp.log(total) - true) * weight, axis=(0, 2))
+        off = (others - truth * total) / (total + jnp.exp(true)) * weight
+        return loss + jnp.sum(penalty * w**2, axis=(0, 2)) / 2, off
+
+    def slope(w: Array, off: Array) -> Array:
+        return (x.T @ off.reshape(len(x), -1)).reshape(w.shape) + penalty * w
 
     def direction(state: _State) -> Array:
         """H gradient by the two-loop recursion; the newest pair lies at (step - 1) mod MEMORY."""
@@ -199,84 +226,68 @@ def _minimise(
 
         return jax.lax.fori_loop(0, MEMORY, forth, h)
 
-    def search(state: _State, p: Array, dp: Array) -> Array:
+    def search(state: _State, p: Array, dp: Array) -> _Step:
         """A step length a run at which the slope along -p has fallen enough, by bracketing."""
-        linear, square = jnp.sum(penalty * state.w * p, (0, 2)), jnp.sum(penalty * p * p, (0, 2))
-
-        def along(t: Array) -> Array:  # derivative of the objective at w - t p
-            off = surplus(state.logits - t[:, None] * dp)
-            return -jnp.sum(off * dp, axis=(0, 2)) - linear + t * square
-
         first = -_dot(state.gradient, p)
+        linear, square = _dot(penalty * state.w, p), _dot(penalty * p, p)
 
-        def unsettled(carry: tuple[Any, ...]) -> Array:
-            return (carry[0] < SEARCH) & ~jnp.all(carry[-1])
+        def unsettled(step: _Step) -> Array:
+            return (step.tries < SEARCH) & ~jnp.all(step.ok)
 
-        def tighten(carry: tuple[Any, ...]) -> tuple[Any, ...]:
-            count, t, low, at_low, high, at_high, ok = carry
-            now = along(t)
-            fine = ok | ((now >= 0.9 * first) & (now <= -0.5 * first))
+        def tighten(step: _Step) -> _Step:
+            value, off = losses(state.w - step.next[:, None] * p, state.logits - step.next[:, None] * dp)
+            now = step.next * square - linear - _dot(off, dp)
+            # The slope may rise early and flatten: then it alone would accept a step uphill.
+            ok = step.ok | ((now >= 0.9 * first) & (now <= -0.5 * first) & (value <= state.value * (1 + 1e-6)))
             up = now < 0
-            low, at_low = jnp.where(up & ~fine, t, low), jnp.where(up & ~fine, now, at_low)
-            high, at_high = jnp.where(~up & ~fine, t, high), jnp.where(~up & ~fine, now, at_high)
-            bracketed = jnp.isfinite(high)
+            low, at_low = (jnp.where(up & ~ok, a, b) for a, b in ((step.next, step.low), (now, step.at_low)))
+            high, at_high = (jnp.where(~up & ~ok, a, b) for a, b in ((step.next, step.high), (now, step.at_high)))
             share = jnp.clip(at_low / (at_low - at_high), 0.1, 0.9)
-            between = jnp.where(bracketed, low + share * (high - low), 2.5 * t)
-            return count + 1, jnp.where(fine, t, between), low, at_low, high, at_high, fine
+            between = jnp.where(jnp.isfinite(high), low + share * (high - low), 2.5 * step.next)
+            return _Step(step.tries + 1, step.next, jnp.where(ok, step.next, between),
+                         low, at_low, high, at_high, ok, value, off)
 
         zero = jnp.zeros(runs, x.dtype)
-        infinite = jnp.full(runs, jnp.inf, x.dtype)
-        begin: tuple[Any, ...] = (
-            0, jnp.ones(runs, x.dtype), zero, first, infinite, infinite, state.done)
-        return jax.lax.while_loop(unsettled, tighten, begin)[1]
+        one, infinite = zero + 1, zero + jnp.inf
+        return jax.lax.while_loop(unsettled, tighten, _Step(
+            jnp.array(0), one, one, zero, first, infinite, infinite, state.done, state.value, jnp.zeros_like(dp)))
 
     def iterate(state: _State) -> _State:
+        state = jax.lax.cond(state.step == RENEWAL, renewed, lambda same: same, state)
         p = direction(state)
         done = state.done | (_dot(state.gradient, p) <= TOLERANCE * state.value)
         dp = logit(p)
-        t = search(state._replace(done=done), p, dp)
+        step = search(state._replace(done=done), p, dp)
         # Where rounding has led the recursion astray, it begins again from the start matrix; where
         # that does not help either, float32 has reached its end.
-        then = objective(state.w - t[:, None] * p, state.logits - t[:, None] * dp)
-        worse = then > state.value * (1 + 1e-6)
-        kept = done | worse
-        t = jnp.where(kept, 0, t)[:, None]
-        fresh = ~jnp.any(state.inverse > 0, axis=0)
+        lost, fresh = ~step.ok, ~jnp.any(state.inverse > 0, axis=0)
+        kept = done | lost
+        t = jnp.where(kept, 0, step.t)[:, None]
         w, logits = state.w - t * p, state.logits - t * dp
-        gradient = slope(w, logits)
-        scaled = times_start(gradient)
+        gradient = jnp.where(kept[:, None], state.gradient, slope(w, step.off))
+        scaled = times(state.start, gradient)
         move, turn = w - state.w, gradient - state.gradient
         curve = _dot(move, turn)
         at = state.step % MEMORY
         known = curve > 0
         inverse = state.inverse.at[at].set(jnp.where(known, 1 / jnp.where(known, curve, 1), 0))
         return _State(
-            state.step + 1, w, logits, jnp.where(kept, state.value, then), gradient, scaled,
+            state.step + 1, w, logits, jnp.where(kept, state.value, step.value), gradient, state.start, scaled,
             state.moves.at[at].set(move), state.turns.at[at].set(turn),
-            state.bends.at[at].set(scaled - state.scaled), jnp.where(worse, 0, inverse),
-            done | (worse & fresh))
+            state.bends.at[at].set(scaled - state.scaled), jnp.where(lost, 0, inverse),
+            done | (lost & fresh))
 
     zeros = jnp.zeros((width, runs, classes), x.dtype)
     pairs = jnp.zeros((MEMORY, *zeros.shape), x.dtype)
     flat = jnp.zeros_like(truth)
-    gradient = slope(zeros, flat)
+    value, off = losses(zeros, flat)
+    gradient, start = slope(zeros, off), inverse_hessian(flat)
     begin = _State(
-        jnp.array(0), zeros, flat, objective(zeros, flat), gradient, times_start(gradient),
+        jnp.array(0), zeros, flat, value, gradient, start, times(start, gradient),
         pairs, pairs, pairs,
         jnp.zeros((MEMORY, runs), x.dtype), jnp.zeros(runs, bool))
     return jax.lax.while_loop(
         lambda state: (state.step < ITERATIONS) & ~jnp.all(state.done), iterate, begin).w
-
-
-def _inverse_hessian(
-    x: Float[Array, "S D"], weight: Float[Array, "S R 1"], penalty: Float[Array, "D"], classes: int
-) -> Float[Array, "D D"]:
-    """That of the objective at zero weights, for sample weights averaged over the runs."""
-    mean = jnp.mean(weight, axis=1)
-    hessian = x.T @ (x * mean) / classes + jnp.diag(penalty)
-    ridge = 1e-6 * jnp.trace(hessian) / len(hessian)
-    factor = jax.scipy.linalg.cho_factor(hessian + ridge * jnp.eye(len(hessian), dtype=x.dtype))
-    return jax.scipy.linalg.cho_solve(factor, jnp.eye(len(hessian), dtype=x.dtype))
 
 
 def _dot(a: Float[Array, "D R C"], b: Float[Array, "D R C"]) -> Float[Array, "R"]:
