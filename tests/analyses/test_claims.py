@@ -10,8 +10,12 @@ LANGUAGES = ["eng", "spa", "rus", "swh"]
 SCRIPTS = {"eng": "LATIN", "spa": "LATIN", "rus": "CYRILLIC", "swh": "LATIN"}
 
 
-def made(cross: np.ndarray, null: float = 0.05, draws: int = 20, ceiling: float = 0.8) -> xr.Dataset:
-    """A trace with overlap `cross[K]` between any two languages, equal in all concepts but for noise."""
+def made(cross: np.ndarray, null: float = 0.05, draws: int = 20, ceiling: float = 0.8,
+         names: float | np.ndarray = 0.02) -> xr.Dataset:
+    """A trace with overlap `cross[K]` between any two languages, equal in all concepts but for noise.
+
+    `names`: the overlap of one concept in a language with another of its kind in the other.
+    """
     rng = np.random.default_rng(0)
     count, concepts, steps = len(LANGUAGES), 12, len(cross)
     overlap = np.broadcast_to(cross[:, None, None, None], (steps, count, count, concepts)).copy()
@@ -19,12 +23,14 @@ def made(cross: np.ndarray, null: float = 0.05, draws: int = 20, ceiling: float 
     overlap[:, range(count), range(count)] = ceiling
     pair = ("language", "language_b")
     chance = np.full((steps, count, count, concepts), 0.02)
+    permuted = rng.normal(0, 0.005, (100, steps, count, count)) + np.broadcast_to(names, steps)[:, None, None]
+    permuted[0] = overlap.mean(-1)
     return xr.Dataset(
         {"overlap": (("checkpoint", *pair, "concept", "k"), overlap[..., None]),
          "null_draws": (("checkpoint", "draw", *pair, "k"),
                         rng.normal(null, 0.01, (steps, draws, count, count, 1))),
          "same_half_overlap": (("checkpoint", *pair, "concept", "k"), overlap[..., None]),
-         "name_null": (("checkpoint", *pair), chance[..., 0]),
+         "name_draws": (("name_draw", "checkpoint", *pair), permuted),
          "chance_stratified": (("checkpoint", *pair, "concept"), chance),
          "chance_marginal": (("checkpoint", *pair, "concept"), chance)},
         coords={"checkpoint": [f"step{i}" for i in range(steps)], "language": LANGUAGES,
@@ -44,6 +50,27 @@ def test_a_rise_is_found_and_placed() -> None:
     assert found["rise_low"].sel(pairs="seen") > 0.4
     np.testing.assert_allclose(
         found["shared_fraction"].sel(pairs="seen", checkpoint="step3"), (0.5 - 0.05) / (0.8 - 0.05), atol=0.02)
+
+
+@pytest.mark.promise
+def test_what_marks_the_kind_and_not_the_concept_is_not_shared() -> None:
+    """Neurons of a slot in the sentence serve all words that fill it: other names, the same overlap."""
+    classes = pair_classes(LANGUAGES, SCRIPTS, ["swh"])
+    cross = np.array([0.05, 0.3, 0.5])
+    found = claims(made(cross, names=cross), classes)
+    assert found["above"].sel(pairs="seen").values.tolist() == [False, True, True], "labels alone would say so"
+    assert not found["shared"].any() and (found["emergence"] == -1).all()
+    half = claims(made(cross, names=np.array([0.05, 0.3, 0.25])), classes)
+    assert half["shared"].sel(pairs="seen").values.tolist() == [False, False, True]
+    assert half["emergence"].sel(pairs="seen") == 2
+    np.testing.assert_allclose(half["name_null"].sel(pairs="seen"), [0.05, 0.3, 0.25], atol=0.01)
+
+
+def test_without_a_second_concept_of_a_kind_nothing_is_called_shared() -> None:
+    trace = made(np.array([0.05, 0.5]))
+    trace["name_draws"][:] = trace["name_draws"][0]
+    found = claims(trace, pair_classes(LANGUAGES, SCRIPTS, []))
+    assert found["above"].values[:, 1].all() and not found["shared"].any() and found["name_p"].isnull().all()
 
 
 def test_noise_is_no_claim() -> None:
@@ -102,7 +129,7 @@ class TestBrokenCheckpoints:
         trace["null_draws"] = trace["null_draws"].where(~bad, wild)
         found = claims(trace, classes, sound=SOUND)
         alone = claims(trace.isel(checkpoint=SOUND), classes)
-        for name in ("band", "p", "overlap", "shared_fraction", "overlap_low", "null"):
+        for name in ("band", "p", "overlap", "shared_fraction", "overlap_low", "null", "name_band", "shared"):
             np.testing.assert_array_equal(found[name][:, SOUND], alone[name], name)
         for name in ("rise", "rise_low", "rise_high"):
             np.testing.assert_array_equal(found[name], alone[name], name)

@@ -15,7 +15,7 @@ CHECKPOINTS = ["0", "8", "64"]
 
 
 def run(
-    number: int, overlap=(0.05, 0.1, 0.3), fraction=(np.nan, 0.1, 0.4), band=0.1, **attrs
+    number: int, overlap=(0.05, 0.1, 0.3), fraction=(np.nan, 0.1, 0.4), band=0.1, names=0.03, **attrs
 ) -> xr.DataTree:
     """A trace's result in miniature: one group, two classes of pairs, three checkpoints."""
     dims = ("pairs", "checkpoint")
@@ -26,6 +26,9 @@ def run(
             "null": both(0.05),
             "band": both(band),
             "p": both(0.05),
+            "name_null": both(names),
+            "name_band": both(np.asarray(names) + 0.01),
+            "name_p": both(0.05),
             "ceiling": both(0.6),
             "shared_fraction": (dims, np.stack([fraction, np.full(3, np.nan)])),
             "members": (("pairs", "language", "language_b"), np.ones((2, 2, 2), bool)),
@@ -99,6 +102,15 @@ class TestCombine:
         assert one["rise_low"].item() == pytest.approx(0.3), "every run rose alike"
         assert bool(one["above"].sel(checkpoint="64")) and int(one["emergence"]) == 2
         assert one["runs_above"].values.tolist() == [0, 1, 3]
+
+    def test_what_other_concepts_of_the_kind_share_as_well_is_not_shared(self) -> None:
+        one = combine(three(names=(0.03, 0.03, 0.29)))["claims/topic"].sel(pairs="seen")
+        assert bool(one["above"].sel(checkpoint="64")) and not one["shared"].any()
+        assert int(one["emergence"]) == -1
+        excess = np.array([0.01, 0.03, -0.01])
+        raw = scipy.stats.ttest_1samp(excess, 0, alternative="greater").pvalue
+        assert one["name_p"].sel(checkpoint="64").item() == pytest.approx(raw)
+        assert bool(combine(three())["claims/topic"]["shared"].sel(pairs="seen", checkpoint="64"))
 
     def test_one_run_alone_carries_no_claim(self) -> None:
         runs = {name: run(i) for i, name in enumerate("ab")}

@@ -218,8 +218,8 @@ def test_no_other_word_gives_a_traced_concept_away():
 @pytest.mark.promise
 def test_same_seed_same_bytes():
     """Pinned: the same on every Python, NumPy and machine."""
-    assert mini_world().fingerprint[:16] == "ea74ba6591691b34"
-    assert mini_world("train", sentences=500, seed=3).fingerprint[:16] == "27de8d300d2623b3"
+    assert mini_world().fingerprint[:16] == "6ffabefae7c78e29"
+    assert mini_world("train", sentences=500, seed=3).fingerprint[:16] == "f23637d6a2ee9016"
     assert mini_world(seed=1).fingerprint != mini_world().fingerprint
 
 

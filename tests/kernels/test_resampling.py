@@ -141,6 +141,14 @@ def test_same_seed_same_draw():
     for draw in (lambda s: resampling.document_halves(blocks, names, s),
                  lambda s: resampling.document_bootstrap(blocks, s),
                  lambda s: resampling.joint_permutations(blocks, parallel, names, 3, s),
-                 lambda s: resampling.name_permutations(9, 4, s)):
+                 lambda s: resampling.name_permutations(["word"] * 9, 4, s)):
         np.testing.assert_array_equal(draw(5), draw(5))
         assert not np.array_equal(draw(5), draw(6))
+
+
+def test_names_stay_within_their_kind() -> None:
+    kinds = np.array(["noun", "verb", "noun", "time", "verb", "noun"])
+    drawn = resampling.name_permutations(kinds.tolist(), 50, 0)
+    assert (np.sort(drawn, axis=1) == np.arange(6)).all() and (kinds[drawn] == kinds).all()
+    assert (drawn[:, 3] == 3).all(), "nothing else is of its kind"
+    assert len(np.unique(drawn, axis=0)) == 12, "3! orders of nouns, 2 of verbs"

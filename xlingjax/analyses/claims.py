@@ -2,9 +2,12 @@
 
 Pairs of languages are averaged in classes: all pairs of pre-training languages, those of one script,
 those of two, and pairs with a language that pre-training never saw (the negative control). A class
-stands above its null where it exceeds a band that the joint null leaves at any checkpoint and class
-with probability 5 %. A rise is claimed for the shared fraction only, because a raw overlap also rises
-when average precision becomes less noisy.
+stands above a null where it exceeds a band that the null leaves at any checkpoint and class with
+probability 5 %. Two nulls have to be left behind before a concept is called shared: jointly permuted
+labels, and concept names permuted within a kind. Neurons that mark a place in the sentence, a clause
+type or a frequency are common to languages of like grammar; they exceed the first null, never the
+second, because they serve every concept of the kind alike. A rise is claimed for the shared fraction
+only, because a raw overlap also rises when average precision becomes less noisy.
 """
 
 from collections.abc import Mapping, Sequence
@@ -60,9 +63,10 @@ def claims(experts: xr.Dataset, classes: Mapping[str, np.ndarray], level: float 
 
     Returns:
         Dimensions `pairs`, `checkpoint`. `overlap`, `null`, `band`, `p`, `ceiling`, `same_half`,
-        `name_null`, `shared_fraction`, with `_low` and `_high` where bootstrapped over concepts and
-        languages; `above`, overlap above the band; `estimable`, the share of pairs with a shared
-        fraction; `emergence`, the index of the first sound checkpoint above the band for good, -1 =
+        `name_null` with `name_band` and `name_p`, `shared_fraction`, with `_low` and `_high` where
+        bootstrapped over concepts and languages; `above`, overlap above the joint null's band;
+        `shared`, above that and the names' band; `estimable`, the share of pairs with a shared
+        fraction; `emergence`, the index of the first sound checkpoint that is shared for good, -1 =
         none; `rise` of the shared fraction from the first estimable sound checkpoint (`rise_from`,
         its index) to the last, NaN with fewer than two; `members`, the pairs of each class.
     """
@@ -75,9 +79,14 @@ def claims(experts: xr.Dataset, classes: Mapping[str, np.ndarray], level: float 
     of_null = np.stack([_class_means(draw, pairs) for draw in null_draws])
     counts = np.flatnonzero(np.ones(observed.shape[1], bool) if sound is None else sound)
     band = traces.simultaneous_band(observed[:, counts], of_null[:, :, counts], level)
-    upper, p = np.full((2, *observed.shape), np.nan)
+    upper, p, name_upper, name_p = np.full((4, *observed.shape), np.nan)
     upper[:, counts], p[:, counts] = band.upper, band.p
-    emergence = traces.emergence(observed[:, counts] > band.upper) if len(counts) else np.full(len(names), -1)
+    of_names = np.stack([_class_means(draw, pairs) for draw in one["name_draws"].transpose(
+        "name_draw", "checkpoint", "language", "language_b").values])
+    name_band = traces.simultaneous_band(of_names[0][:, counts], of_names[1:, :, counts], level)
+    name_upper[:, counts], name_p[:, counts] = name_band.upper, name_band.p
+    shared = (observed > upper) & (of_names[0] > name_upper)
+    emergence = traces.emergence(shared[:, counts]) if len(counts) else np.full(len(names), -1)
 
     rng = np.random.default_rng(seed)
     languages, concepts = cross.shape[1], cross.shape[-1]
@@ -98,7 +107,8 @@ def claims(experts: xr.Dataset, classes: Mapping[str, np.ndarray], level: float 
     out = {
         "overlap": (dims, observed), "null": (dims, of_null.mean(0)),
         "null_sd": (dims, of_null.std(0, ddof=1)), "band": (dims, upper), "p": (dims, p),
-        "above": (dims, observed > upper),
+        "above": (dims, observed > upper), "shared": (dims, shared),
+        "name_null": (dims, of_names[1:].mean(0)), "name_band": (dims, name_upper), "name_p": (dims, name_p),
         "ceiling": (dims, _class_means(ceilings, pairs)),
         "shared_fraction": (dims, fraction_mean),
         "estimable": (dims, _class_means((~np.isnan(fraction)).astype(float), pairs)),
@@ -109,7 +119,7 @@ def claims(experts: xr.Dataset, classes: Mapping[str, np.ndarray], level: float 
     for name, stack in (("overlap", np.stack(overlaps)), ("shared_fraction", drawn)):
         out[f"{name}_low"], out[f"{name}_high"] = (
             (dims, _quantile(stack, q)) for q in (level / 2, 1 - level / 2))
-    for name, variable in (("same_half", "same_half_overlap"), ("name_null", "name_null"),
+    for name, variable in (("same_half", "same_half_overlap"),
                            ("chance_stratified", "chance_stratified"),
                            ("chance_marginal", "chance_marginal")):
         array = one[variable]

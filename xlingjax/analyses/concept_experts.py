@@ -5,7 +5,6 @@ its ceiling and its nulls comes out. A trace is this over checkpoints under one 
 permutations are the same at each, so that bands over checkpoints can be had (`kernels.traces`).
 """
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -50,13 +49,14 @@ def concept_experts(
     strata: np.ndarray | None = None,
     *,
     concepts: Sequence[str] | None = None,
+    kinds: Sequence[str] | None = None,
     position: np.ndarray | None = None,
     k: int | None = None,
     ks: Sequence[int] | None = None,
     permutations: int = 20,
     length_permutations: int | None = None,
     halvings: int = 4,
-    name_draws: int = 999,
+    name_draws: int = 499,
     bootstraps: int = 0,
     level: float = 0.05,
     adjustments: Sequence[str] = ("raw", "length"),
@@ -71,6 +71,7 @@ def concept_experts(
         languages, documents, parallel: str[S] as in `Corpus`; "" = no translation.
         lengths, characters: int[S], tokens and characters of each sentence.
         strata: int[N], layer and site of every neuron (`NeuronIndex.strata`); by default all one.
+        kinds: C of them; names of concepts are permuted within a kind. By default all are of one.
         position: int[S], place of the sentence in its document; order of rows by default.
         k: size of the sets; `default_k(N)` by default. ks: the curve; k/4 to 4k by default.
         permutations: of the labels, jointly in all languages. They are dealt out over the halvings,
@@ -126,7 +127,7 @@ def concept_experts(
         np.stack([lengths, characters, position], axis=1).astype(np.float32),
         np.where(constant.all(0), -1, strata), total, alive, k,
         np.array(sorted(size for size in curve if 1 <= size <= alive or size == k)),
-        permutations, halvings, seed, level)
+        permutations, halvings, seed, level, tuple(kinds or ("",) * len(concepts)))
     versions = []
     for adjustment in adjustments:
         chosen = labels
@@ -152,7 +153,6 @@ def concept_experts(
     dataset.attrs.update(
         k=k, neurons=total, alive=alive, documents=int(blocks.max() + 1), sentences=count,
         seed=seed, permutations=permutations, halvings=halvings, bootstraps=bootstraps, fdr=level,
-        smallest_name_p=max(1 / (name_draws + 1), 1 / math.factorial(min(len(concepts), 20))),
         permutation=("labels by parallel id, identical in all languages, whole documents together"
                      if tied.all() else "documents within each language (no parallel ids)"
                      if not tied.any() else "by parallel id, else within language"),
@@ -338,8 +338,8 @@ LONG_NAMES = {
     "chance_uniform": "overlap of random sets, share of k",
     "chance_stratified": "overlap of random sets with the same numbers in each layer and site",
     "chance_marginal": "overlap if neurons kept how often they are experts of other concepts",
-    "name_null": "mean overlap under permuted concept names",
-    "name_p": "p of the mean overlap under permuted concept names",
+    "name_draws": "mean overlap under concept names permuted within their kind; draw 0 is unpermuted",
+    "name_null": "its mean over draws",
     "reliability": "(AP - prevalence) / (1 - prevalence) in language_b, other documents",
     "reliability_min": "the smallest of these over the other languages",
     "calibrated": "neurons above the permutation null at the false discovery rate",

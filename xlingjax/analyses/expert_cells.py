@@ -37,6 +37,7 @@ class Data(NamedTuple):
     halvings: int
     seed: int
     level: float
+    kinds: tuple[str, ...]  # C
 
 
 class Cell(NamedTuple):

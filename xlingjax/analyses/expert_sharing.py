@@ -24,7 +24,7 @@ def across_halves(data: Data, labels: np.ndarray, name_draws: int) -> dict[str, 
     """Everything that sets one half of the documents against the other, averaged over halvings."""
     languages, concepts = len(data.names), labels.shape[1]
     width, strata = int(data.ks.max()), np.maximum(data.strata, 0)
-    names = resampling.name_permutations(concepts, name_draws, data.seed)
+    names = np.vstack([np.arange(concepts), resampling.name_permutations(data.kinds, name_draws, data.seed)])
     ap, keep = scratch((2, languages, concepts, data.total))
     sums: dict[str, list] = {}
     null: dict[str, list] = {"across": [], "within": [], "strata": []}
@@ -82,9 +82,8 @@ def across_halves(data: Data, labels: np.ndarray, name_draws: int) -> dict[str, 
         "stratum_chance": ((*pair, "stratum"), mean["stratum_chance"]),
         "chance_stratified": ((*pair, "concept"), mean["stratified"]),
         "chance_marginal": ((*pair, "concept"), mean["marginal"]),
-        "name_null": (pair, mean["name_null"]),
-        "name_null_sd": (pair, mean["name_sd"]),
-        "name_p": (pair, mean["name_p"]),
+        "name_draws": (("name_draw", *pair), mean["name_draws"].astype(np.float32)),
+        "name_null": (pair, mean["name_draws"][1:].mean(0)),
         "reliability": ((*pair, "concept"), mean["reliability"]),
         "reliability_min": (
             ("language", "concept"), np.where(np.isinf(smallest), np.nan, smallest)),
@@ -114,9 +113,12 @@ def _chances(data: Data, sets: np.ndarray, strata: np.ndarray) -> dict[str, np.n
 
 
 def _names(data: Data, sets: np.ndarray, names: np.ndarray) -> dict[str, np.ndarray]:
-    """The null of permuted concept names, on concepts found in both halves and languages."""
+    """Mean overlaps [1 + draws, G, G] under permuted names of concepts found in both halves and languages.
+
+    Draw 0 leaves the names as they are: the observation.
+    """
     count = sets.shape[1]
-    mean, sd, p = (np.full((count, count), np.nan) for _ in range(3))
+    out = np.full((len(names), count, count), np.nan)
     every = np.arange(sets.shape[2])
     for a in range(count):
         for b in range(count):
@@ -126,11 +128,8 @@ def _names(data: Data, sets: np.ndarray, names: np.ndarray) -> dict[str, np.ndar
             table = (sharing.name_overlaps(sets[0, a], sets[1, b], data.total)
                      + sharing.name_overlaps(sets[1, a], sets[0, b], data.total)) / (2 * data.k)
             order = names if usable.all() else _among(names, usable)
-            draws = table[every[usable], order[:, usable]].mean(1)
-            own = table[every[usable], every[usable]].mean()
-            mean[a, b], sd[a, b] = draws.mean(), draws.std()
-            p[a, b] = (1 + (draws >= own - 1e-12).sum()) / (1 + len(draws))
-    return {"name_null": mean, "name_sd": sd, "name_p": p}
+            out[:, a, b] = table[every[usable], order[:, usable]].mean(1)
+    return {"name_draws": out}
 
 
 def _among(names: np.ndarray, usable: np.ndarray) -> np.ndarray:

@@ -18,6 +18,7 @@ from xlingjax.models.hub import signature
 from xlingjax.responses.jobs import tokenizer_fingerprint
 
 RESULT = "checkpoint.nc"  # in a checkpoint's folder, written when all of it is known
+FORMAT = 2  # of a result; one of another format is made again
 RECORD = "source.json"  # written after it; a result without one is made again
 
 
@@ -35,17 +36,18 @@ def sign(source: Source, tokenizer: Any) -> list[Any] | None:
 
 def record(folder: Path, source: Source, signed: list[Any] | None, model: Model) -> None:
     """Declares the result in `folder` finished; `signed` was taken before the model was loaded."""
-    about = {"source": _named(source), "signature": signed, "model": _identity(model)}
+    about = {"format": FORMAT, "source": _named(source), "signature": signed, "model": _identity(model)}
     write_whole(folder / RECORD, json.dumps(about, indent=1).encode())
 
 
 def recorded(folder: Path) -> dict[str, Any] | None:
-    """What `record` wrote, or None where the checkpoint is not finished."""
+    """What `record` wrote, or None where the checkpoint is not finished, or by another version."""
     path = folder / RECORD
     if not (path.exists() and (folder / RESULT).exists()):
         return None
     try:
-        return dict(json.loads(path.read_text()))
+        found = dict(json.loads(path.read_text()))
+        return found if found.get("format") == FORMAT else None
     except ValueError as error:
         raise InputError(
             f"{path} is not readable JSON; delete {folder}, the checkpoint is computed again") from error

@@ -43,7 +43,8 @@ def expert_inputs(corpus: Corpus, tokens: Tokens) -> dict[str, Any]:
     return {
         "labels": corpus.labels, "languages": corpus.languages, "documents": corpus.documents,
         "parallel": corpus.parallel, "lengths": tokens.real_lengths,
-        "characters": np.array([len(text) for text in corpus.texts]), "concepts": corpus.concepts}
+        "characters": np.array([len(text) for text in corpus.texts]), "concepts": corpus.concepts,
+        "kinds": corpus.kinds or None}
 
 
 def rung(dataset: xr.Dataset) -> xr.Dataset:
@@ -127,7 +128,7 @@ def anchor_rungs(
             _place(out[group]["no anchor sentences"], a, b, float(left), own,
                    inputs | {"labels": labels}, options | few)
             _place(out[group]["anchors not pooled"], a, b, float(usable.mean()), without,
-                   {name: value if name == "concepts" else value[usable]
+                   {name: value if name in ("concepts", "kinds") else value[usable]
                     for name, value in inputs.items()}, options)
     return out
 

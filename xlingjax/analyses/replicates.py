@@ -18,8 +18,9 @@ from xlingjax.errors import InputError
 from xlingjax.kernels.traces import emergence, holm
 
 # What differs from neuron to neuron has no mean over runs; draws and sets are large and of one run.
-OF_ONE_RUN = ("expert", "expert_ap", "null_draws", "same_half_null_draws", "stratum_null_draws")
-BY_RUN = ("overlap", "null", "band", "ceiling", "shared_fraction")  # kept for each run as well
+OF_ONE_RUN = (
+    "expert", "expert_ap", "null_draws", "same_half_null_draws", "stratum_null_draws", "name_draws")
+BY_RUN = ("overlap", "null", "band", "name_null", "name_band", "ceiling", "shared_fraction")  # kept for each run as well
 SAME = ("corpus_fingerprint", "unseen", "scripts", "classes")  # attributes that all runs share
 
 
@@ -53,7 +54,8 @@ def combine(runs: Mapping[str, xr.DataTree], level: float = 0.05) -> xr.DataTree
         null, by Holm over classes of pairs and groups at each checkpoint; `band` the mean of the
         runs' bands (never narrower than the band of the mean); `above` where the mean exceeds that
         band and the interval of overlap - null lies above zero; `runs_above`, how many runs exceed
-        their own band; `overlap_runs`, `null_runs`, ... along `run`. `probe`: likewise.
+        their own band; `name_p`, `name_band` and `shared` likewise against permuted concept names;
+        `overlap_runs`, `null_runs`, ... along `run`. `probe`: likewise.
 
     Raises:
         InputError: fewer than two runs, the same model twice, or runs that cannot be laid side by
@@ -150,7 +152,8 @@ def _claims(
 ) -> xr.Dataset:
     """Checkpoints that are broken in any run are shown and claim nothing, as in `claims`."""
     out = _mean(parts)
-    out["band"] = out["band"].where(xr.DataArray(sound, dims="checkpoint"))
+    for name in ("band", "name_band"):
+        out[name] = out[name].where(xr.DataArray(sound, dims="checkpoint"))
     dims = ("pairs", "checkpoint")
     for name in ("overlap", "shared_fraction"):
         between = t_interval(_stack(parts, name), level)
@@ -158,16 +161,18 @@ def _claims(
             out[f"{name}{end}"] = (dims, values)
     for name in BY_RUN:
         out[f"{name}_runs"] = (("run", *dims), _stack(parts, name))
-    excess = _stack(parts, "overlap") - _stack(parts, "null")
-    for end, values in zip(("", "_low", "_high"), t_interval(excess, level)):
-        out[f"excess{end}"] = (dims, values)
-    out["p"] = (dims, np.where(sound, _one_sided(excess), np.nan))
+    for which, null in (("", "null"), ("name_", "name_null")):
+        excess = _stack(parts, "overlap") - _stack(parts, null)
+        for end, values in zip(("", "_low", "_high"), t_interval(excess, level)):
+            out[f"{which}excess{end}"] = (dims, values)
+        out[f"{which}p"] = (dims, np.where(sound, _one_sided(excess), np.nan))
     out["runs_above"] = (dims, (_stack(parts, "overlap") > _stack(parts, "band")).sum(0))
     out["above"] = (out["overlap"] > out["band"]) & (out["excess_low"] > 0)
+    out["shared"] = out["above"] & (out["overlap"] > out["name_band"]) & (out["name_excess_low"] > 0)
     counts = np.flatnonzero(sound)
     first = np.full(out.sizes["pairs"], -1)
     if len(counts):
-        among = emergence(out["above"].transpose(*dims).values[:, counts])
+        among = emergence(out["shared"].transpose(*dims).values[:, counts])
         first = np.where(among >= 0, counts[among], -1)
     out["emergence"] = ("pairs", first)
     fractions = np.where(sound, _stack(parts, "shared_fraction"), np.nan)
@@ -189,11 +194,12 @@ def _one_sided(excess: np.ndarray) -> np.ndarray:
 def _adjust(claims: Sequence[xr.Dataset]) -> None:
     """Replaces p by Holm's, over classes of pairs and groups, at each checkpoint."""
     sizes = [one.sizes["pairs"] for one in claims]
-    together = np.concatenate([one["p"].transpose("pairs", "checkpoint").values for one in claims])
-    for at in range(together.shape[1]):
-        together[:, at] = holm(together[:, at])
-    for one, part in zip(claims, np.split(together, np.cumsum(sizes)[:-1])):
-        one["p"] = (("pairs", "checkpoint"), part)
+    for name in ("p", "name_p"):
+        together = np.concatenate([one[name].transpose("pairs", "checkpoint").values for one in claims])
+        for at in range(together.shape[1]):
+            together[:, at] = holm(together[:, at])
+        for one, part in zip(claims, np.split(together, np.cumsum(sizes)[:-1])):
+            one[name] = (("pairs", "checkpoint"), part)
 
 
 def _rise(fractions: np.ndarray, level: float) -> dict[str, np.ndarray]:

@@ -13,9 +13,9 @@ from xlingjax.files import write_whole
 from xlingjax.neurons import NeuronIndex
 from xlingjax.responses.responses import Responses, open_responses
 
-COLUMNS = ("checkpoint", "bits/char", "group", "overlap", "null", "band", "ceiling", "shared fraction",
-           "low", "high", "unseen overlap", "status")
-README = ("concepts", "overlap", "joint null", "band", "ceiling", "shared fraction",
+COLUMNS = ("checkpoint", "bits/char", "group", "overlap", "null", "band", "names", "their band", "ceiling",
+           "shared fraction", "low", "high", "unseen overlap", "status")
+README = ("concepts", "overlap", "joint null", "its band", "name null", "its band", "ceiling", "shared fraction",
           "pairs with the unseen language")  # columns of `summary_markdown`, as the README shows it
 EXPERTISE = ("ap", "off_mean", "on_p50", "on_p90", "layer", "unit", "uuid", "concept", "group")
 
@@ -32,7 +32,7 @@ def summary_rows(tree: xr.DataTree) -> list[list[str]]:
             unseen = float(at["overlap"].sel(pairs="unseen")) if "unseen" in one["pairs"].values else np.nan
             bits = float(health["bits_per_character"].sel(checkpoint=name).mean())
             numbers = [float(seen[what]) for what in (
-                "overlap", "null", "band", "ceiling", "shared_fraction", "shared_fraction_low",
+                "overlap", "null", "band", "name_null", "name_band", "ceiling", "shared_fraction", "shared_fraction_low",
                 "shared_fraction_high")]
             rows.append([str(name), f"{bits:.2f}", str(one.attrs["group"]), *map(_shown, numbers),
                          _shown(unseen), str(health["status"].sel(checkpoint=name).item())])
@@ -61,7 +61,7 @@ def summary_markdown(tree: xr.DataTree) -> str:
         one = dict(zip(COLUMNS, row))
         if one["checkpoint"] == tree.attrs["last_sound"]:
             fraction = f"{one['shared fraction']} [{one['low']}, {one['high']}]"
-            cells = [one["group"], one["overlap"], one["null"], one["band"], one["ceiling"], fraction,
+            cells = [one["group"], one["overlap"], one["null"], one["band"], one["names"], one["their band"], one["ceiling"], fraction,
                      one["unseen overlap"]]
             lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
@@ -80,13 +80,15 @@ def replicates_markdown(tree: xr.DataTree) -> str:
         for name in one["checkpoint"].values:
             at = one.sel(checkpoint=name)
             seen = at.isel(pairs=0)
-            row = [str(name), _interval(seen, "overlap"), *(_shown(float(seen[what])) for what in ("null", "band")),
+            row = [str(name), _interval(seen, "overlap"), *(_shown(float(seen[what])) for what in (
+                "null", "band", "name_null", "name_band")),
                    f"{int(seen['runs_above'])} of {runs}", _shown(float(seen["ceiling"])),
                    _interval(seen, "shared_fraction")]
             if "unseen" in one["pairs"].values:
                 row.append(_interval(at.sel(pairs="unseen"), "overlap"))
             rows.append(row)
-        header = ["checkpoint", "overlap", "joint null", "mean band", "runs above theirs", "ceiling",
+        header = ["checkpoint", "overlap", "joint null", "mean band", "name null", "its mean band",
+                  "runs above the joint band", "ceiling",
                   "shared fraction", "overlap with the unseen language"][:len(rows[0])]
         parts.append(f"{one.attrs['group']}, {one.attrs['concepts']} concepts, k = {one.attrs['k']}\n\n"
                      f"{_markdown(header, rows)}\n{_classes(one.sel(checkpoint=tree.attrs['last_sound']))}")
@@ -97,10 +99,11 @@ def replicates_markdown(tree: xr.DataTree) -> str:
 
 def _classes(last: xr.Dataset) -> str:
     """Every class of language pairs at one checkpoint, and how its shared fraction has changed."""
-    rows = [[str(name), _interval(at, "excess"), _shown(float(at["p"])), _interval(at, "shared_fraction"),
-             _interval(at, "rise")] for name, at in ((name, last.sel(pairs=name)) for name in last["pairs"].values)]
+    rows = [[str(name), *(cell for null in ("", "name_") for cell in (
+                _interval(at, f"{null}excess"), _shown(float(at[f"{null}p"])))),
+             _interval(at, "shared_fraction"), _interval(at, "rise")] for name, at in ((name, last.sel(pairs=name)) for name in last["pairs"].values)]
     return _markdown([f"pairs at {last['checkpoint'].item()}", "overlap - joint null", f"p ({last.attrs['p']})",
-                      "shared fraction", "its change since the first checkpoint that has one"], rows)
+                      "overlap - name null", "p", "shared fraction", "its change since the first checkpoint that has one"], rows)
 
 
 def _probes(tree: xr.DataTree) -> str:

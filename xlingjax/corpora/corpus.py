@@ -29,6 +29,9 @@ class Corpus:
         groups: the group of each concept ("topic", "sense", "Number", ...), C of them.
         name: what the corpus is, for reports.
         notes: what a reader of results has to know about how the corpus was read.
+        kinds: C of them: among which others a concept has to be told apart. Words of one part of speech
+            stand in the same places, and a detector of the place is no detector of the word. Empty =
+            all are of one kind.
     """
 
     texts: tuple[str, ...]
@@ -40,6 +43,7 @@ class Corpus:
     groups: tuple[str, ...] = ()
     name: str = "corpus"
     notes: tuple[str, ...] = ()
+    kinds: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         count = len(self.texts)
@@ -55,6 +59,10 @@ class Corpus:
             raise InputError(
                 f"corpus {self.name!r}: {len(self.groups)} groups for {len(self.concepts)} "
                 "concepts; give one a concept")
+        if len(self.kinds) not in (0, len(self.concepts)):
+            raise InputError(
+                f"corpus {self.name!r}: {len(self.kinds)} kinds for {len(self.concepts)} "
+                "concepts; give one a concept, or none at all")
         if len(set(self.concepts)) != len(self.concepts):
             raise InputError(
                 f"corpus {self.name!r}: concept names occur twice; make them distinct")
@@ -111,7 +119,8 @@ class Corpus:
         index = [self.concepts.index(name) for name in names]
         return dataclasses.replace(
             self, labels=self.labels[:, index], concepts=tuple(names),
-            groups=tuple(self.groups[i] for i in index))
+            groups=tuple(self.groups[i] for i in index),
+            kinds=tuple(self.kinds[i] for i in index) if self.kinds else ())
 
     def counts(self) -> tuple[np.ndarray, np.ndarray]:
         """Sentences that show each concept and that do not: two int[G, C]."""
@@ -168,4 +177,6 @@ class Corpus:
             encoded = json.dumps([str(item) for item in field], ensure_ascii=True)
             digest.update(encoded.encode() + b"\n")
         digest.update(np.ascontiguousarray(self.labels, np.int8).tobytes())
+        if self.kinds:
+            digest.update(json.dumps(self.kinds).encode())
         return digest.hexdigest()

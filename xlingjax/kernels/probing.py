@@ -21,7 +21,7 @@ MEMORY = 8  # pairs that L-BFGS keeps
 RENEWAL = 8  # the iteration before which the start matrix is computed anew
 ITERATIONS = 1000
 SEARCH = 12  # step lengths tried in one iteration
-TOLERANCE = 5e-9  # remaining decrease, as the quadratic model has it, over the objective
+TOLERANCE = 2e-9  # remaining decrease, as the quadratic model has it, over the objective
 
 AnyArray = Array | np.ndarray
 

@@ -5,6 +5,8 @@ numerals and length. Both would pass for evidence if the two were treated as ind
 everything here moves *blocks*: documents joined across languages by their parallel sentences.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import scipy.sparse
 from jaxtyping import Int, Int8, Shaped
@@ -134,15 +136,23 @@ def joint_permutations(
     return sources
 
 
-def name_permutations(concepts: int, draws: int, seed: int) -> Int[np.ndarray, "draws C"]:
-    """Random orders of the concept names of one language against another's.
+def name_permutations(kinds: Sequence[str], draws: int, seed: int) -> Int[np.ndarray, "draws C"]:
+    """Random orders of the concept names of one language against another's, within each kind.
 
-    >>> name_permutations(3, 2, seed=0)
-    array([[2, 0, 1],
-           [2, 1, 0]])
+    What concepts of one kind have in common, their place in a sentence and its grammar, survives.
+
+    >>> name_permutations(["noun", "verb", "noun", "noun"], 2, seed=0)
+    array([[3, 1, 0, 2],
+           [3, 1, 2, 0]])
     """
     rng = np.random.default_rng(seed)
-    return np.stack([rng.permutation(concepts) for _ in range(draws)])
+    names = np.asarray(kinds)
+    out = np.tile(np.arange(len(names)), (draws, 1))
+    for kind in dict.fromkeys(names.tolist()):
+        members = np.flatnonzero(names == kind)
+        for row in out:
+            row[members] = rng.permutation(members)
+    return out
 
 
 def equal_counts(

@@ -103,6 +103,7 @@ def sharing(claims: xr.Dataset, group: str, name: str) -> Figure:
         left.plot(x, first["null"], color=style.NULL, label="joint null")
         _band(left, x, first["null"], first["band"], style.NULL)
         left.plot(x, first["name_null"], color=style.PALETTE[1], linestyle=":", label="concept-name null")
+        _band(left, x, first["name_null"], first["name_band"], style.PALETTE[1])
         left.plot(x, first["chance_stratified"], color=style.PALETTE[2], linestyle="-.",
                   label="chance by layer and site")
         left.set_ylabel("experts shared (share of k)")
@@ -126,11 +127,11 @@ def sharing(claims: xr.Dataset, group: str, name: str) -> Figure:
         return Figure(f"sharing_{name}", style.png(canvas), f"sharing of experts, {group}", (
             f"Group “{group}”, k = {claims.attrs['k']}. Left: the share of a concept's k experts that two "
             "languages have in common, found on different documents, against the ceiling (one language on "
-            "two halves of its documents), the joint null with its 95 % band over all checkpoints (labels "
-            "permuted alike in all languages), permuted concept names, and random sets with the same layers "
-            "and sites; the scale is logarithmic above 0.01. Right: (overlap - null) / (ceiling - null); "
-            "points are missing where a ceiling is not "
-            f"above its null. Bands: 95 %, {claims.attrs['interval']}{THIN if 'run' in claims.dims else ''}."))
+            "two halves of its documents), the joint null (labels permuted alike in all languages) and concept "
+            "names permuted within a kind, each with its 95 % band over all checkpoints, and random sets with "
+            "the same layers and sites; the scale is logarithmic above 0.01. Right: (overlap - null) / "
+            "(ceiling - null); points are missing where a ceiling is not above its null. Bands: 95 %, "
+            f"{claims.attrs['interval']}{THIN if 'run' in claims.dims else ''}."))
 
 
 def ladder(datasets: Mapping[str, xr.Dataset], classes: Mapping[str, np.ndarray]) -> Figure:

@@ -63,13 +63,15 @@ def _sharing(claims: Mapping[str, xr.Dataset]) -> Section:
     for group, one in claims.items():
         parts.append(figures.sharing(one, group, slug(group)))
         last = one.isel(checkpoint=-1)
-        rows = [[str(pairs), *(float(last[what].sel(pairs=pairs)) for what in (
-            "overlap", "overlap_low", "overlap_high", "null", "band", "p", "ceiling", "name_null",
-            "chance_stratified", "chance_marginal", "same_half", "shared_fraction", "shared_fraction_low",
-            "shared_fraction_high", "estimable"))] for pairs in one["pairs"].values]
+        shown = {
+            "overlap": "overlap", "overlap_low": "low", "overlap_high": "high", "null": "joint null",
+            "band": "its band", "p": f"p ({one.attrs['p']})", "name_null": "name null", "name_band": "its band",
+            "name_p": "p", "ceiling": "ceiling", "chance_stratified": "stratified", "chance_marginal": "marginal",
+            "same_half": "same half", "shared_fraction": "shared fraction", "shared_fraction_low": "low",
+            "shared_fraction_high": "high", "estimable": "estimable"}
+        rows = [[str(pairs), *(float(last[what].sel(pairs=pairs)) for what in shown)] for pairs in one["pairs"].values]
         parts.append(Table(
-            ["pairs", "overlap", "low", "high", "joint null", "band", f"p ({one.attrs['p']})", "ceiling", "name null",
-             "stratified", "marginal", "same half", "shared fraction", "low", "high", "estimable"],
+            ["pairs", *shown.values()],
             rows, f"Last sound checkpoint, group “{group}”, {one.attrs['concepts']} concepts, k = {one.attrs['k']}; "
             f"smallest attainable p {one.attrs['smallest_p']:.3f}"))
     parts.append(figures.persistence(claims))
@@ -85,9 +87,10 @@ def _each_run(claims: Mapping[str, xr.Dataset]) -> Section:
             for pairs in one["pairs"].values:
                 at = last.sel(run=name, pairs=pairs)
                 rows.append([group, str(pairs), str(name), *(float(at[f"{what}_runs"]) for what in (
-                    "overlap", "null", "band", "ceiling", "shared_fraction"))])
+                    "overlap", "null", "band", "name_null", "name_band", "ceiling", "shared_fraction"))])
     return Section("Run by run", [Table(
-        ["group", "pairs", "run", "overlap", "joint null", "its band", "ceiling", "shared fraction"], rows,
+        ["group", "pairs", "run", "overlap", "joint null", "its band", "name null", "its band", "ceiling",
+         "shared fraction"], rows,
         "Last sound checkpoint of every run; the interval of the mean rests on as many numbers as there are runs")])
 
 

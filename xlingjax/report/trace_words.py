@@ -5,15 +5,17 @@ import json
 import numpy as np
 import xarray as xr
 
-NOTHING = "Nothing found: in no group of concepts do languages share experts beyond the joint null."
+NOTHING = ("Nothing found: in no group of concepts do languages share a concept's experts beyond permuted labels "
+           "and permuted concept names.")
 
 
 def summary(tree: xr.DataTree) -> list[str]:
     """The sentences at the head of the page.
 
     The rules: sharing is reported for a group only where the overlap of pre-training languages
-    exceeds the simultaneous band at the last sound checkpoint (of several runs: the mean exceeds the
-    mean band, and overlap - null lies above zero between runs), a rise only where the interval of the
+    exceeds the simultaneous bands of the joint null and of permuted concept names at the last sound
+    checkpoint (of several runs: the mean exceeds the mean bands, and the excess over either null lies
+    above zero between runs), a rise only where the interval of the
     shared fraction's change lies above zero, abstraction only where both anchor-free rungs exceed
     their null by two standard deviations.
     """
@@ -29,6 +31,9 @@ def summary(tree: xr.DataTree) -> list[str]:
             sentences.append(
                 f"{group}: overlap {_number(last['overlap'], 0)} is not above its null at the last sound checkpoint "
                 f"({_number(last['null'], 0)}, band {_number(last['band'], 0)}{_runs(last)}).")
+            continue
+        if not bool(last["shared"].isel(pairs=0)):
+            sentences.append(_kind_alone(one, group))
             continue
         found = True
         sentences.append(_above(one, group))
@@ -60,11 +65,31 @@ def _number(values: xr.DataArray, pairs: int) -> str:
 def _above(one: xr.Dataset, group: str) -> str:
     last, first = one.isel(checkpoint=-1), int(one["emergence"].isel(pairs=0))
     since = "" if first < 0 else f", for good since checkpoint {one['checkpoint'].values[first]}"
+    return (f"{_overlap(one, group)} and above permuted concept names ({_names(one)}){since}; the ceiling is "
+            f"{_number(last['ceiling'], 0)}.")
+
+
+def _kind_alone(one: xr.Dataset, group: str) -> str:
+    """What to say of an overlap that is no larger for the same concept than for others of its kind."""
+    if np.isnan(float(one.isel(checkpoint=-1, pairs=0)["name_p"])):
+        return (f"{_overlap(one, group)}; whether that is the concept or what marks its kind cannot be told, "
+                "because no two concepts are of one kind.")
+    return (f"{_overlap(one, group)}, but not above concept names permuted within a kind ({_names(one)}): what "
+            "languages share marks the kind, such as its place in a sentence, and not the concept.")
+
+
+def _overlap(one: xr.Dataset, group: str) -> str:
+    last = one.isel(checkpoint=-1)
     return (f"{group}: experts of pre-training languages overlap by {_number(last['overlap'], 0)} of k = "
             f"{one.attrs['k']} [{_number(last['overlap_low'], 0)}, {_number(last['overlap_high'], 0)}] at the "
             f"last checkpoint, above the joint null ({_number(last['null'], 0)}, band "
-            f"{_number(last['band'], 0)}; p = {float(last['p'].isel(pairs=0)):.3f} by {one.attrs['p']}{_runs(last)})"
-            f"{since}; the ceiling is {_number(last['ceiling'], 0)}.")
+            f"{_number(last['band'], 0)}; p = {float(last['p'].isel(pairs=0)):.3f} by {one.attrs['p']}{_runs(last)})")
+
+
+def _names(one: xr.Dataset) -> str:
+    last = one.isel(checkpoint=-1)
+    return (f"{_number(last['name_null'], 0)}, band {_number(last['name_band'], 0)}; p = "
+            f"{float(last['name_p'].isel(pairs=0)):.3f}")
 
 
 def _runs(last: xr.Dataset) -> str:

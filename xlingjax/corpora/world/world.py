@@ -49,7 +49,8 @@ def mini_world(
     The concepts, by group: the words of the lexicon other than names ("own form", or "shared form"
     at this dose), the document's topic ("topic"), and "Number=Plur" of the subject and "Tense=Past"
     ("feature"); their labels are the same in all languages. "Gender=Fem" ("gender") is the
-    subject's grammatical gender, which differs between languages, and -1 where there is none.
+    subject's grammatical gender, which differs between languages, and -1 where there is none. The
+    kind of a word is its part of speech, of any other concept its group.
 
     What still predicts a word beside its topic: a verb its kind of object (eat: food), an adjective
     its kind of noun (sweet: food), a time adverb the tense. For the concepts in `TRACED`, of which
@@ -94,10 +95,11 @@ def mini_world(
         documents += [f"{prefix}{i // DOCUMENT[split]}" for i in range(count)]
         parallel += ["" if own else f"{document}-{i % DOCUMENT[split]}"
                      for i, document in enumerate(documents[-count:])]
-    labels, names, groups = _labels(np.concatenate(rows), np.concatenate(subjects), shared)
+    labels, names, groups, kinds = _labels(np.concatenate(rows), np.concatenate(subjects), shared)
     return Corpus(
         tuple(texts), np.repeat(np.array(chosen), count), np.array(documents), np.array(parallel),
-        labels, names, groups, f"mini_world {split} (dose {dose:g}, seed {seed}, {topics} topics)")
+        labels, names, groups, f"mini_world {split} (dose {dose:g}, seed {seed}, {topics} topics)",
+        kinds=kinds)
 
 
 def shared_concepts(dose: float, seed: int = 0) -> frozenset[str]:
@@ -152,8 +154,8 @@ def _gender(language: str) -> np.ndarray:
 
 def _labels(
         rows: np.ndarray, gender: np.ndarray,
-        shared: frozenset[str]) -> tuple[np.ndarray, tuple[str, ...], tuple[str, ...]]:
-    """Labels int8[S, C] of meanings (topic in the last column), concept names and groups."""
+        shared: frozenset[str]) -> tuple[np.ndarray, tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
+    """Labels int8[S, C] of meanings (topic in the last column), concept names, groups and kinds."""
     table = list(concepts().values())
     said = np.zeros((len(rows), len(table) + 1), np.int8)  # the last column takes the -1 of "none"
     for column in WORD_COLUMNS:
@@ -168,7 +170,8 @@ def _labels(
     names = (*(table[i].name for i in lexical), *TOPICS, "Number=Plur", "Tense=Past", "Gender=Fem")
     groups = (*("shared form" if table[i].name in shared else "own form" for i in lexical),
               *("topic" for _ in TOPICS), "feature", "feature", "gender")
-    return labels, names, groups
+    kinds = (*(table[i].part for i in lexical), *("topic" for _ in TOPICS), *groups[-3:])
+    return labels, names, groups, kinds
 
 
 def _check(
