@@ -85,7 +85,8 @@ def claims(experts: xr.Dataset, classes: Mapping[str, np.ndarray], level: float 
         "name_draw", "checkpoint", "language", "language_b").values])
     name_band = traces.simultaneous_band(of_names[0][:, counts], of_names[1:, :, counts], level)
     name_upper[:, counts], name_p[:, counts] = name_band.upper, name_band.p
-    shared = (observed > upper) & (of_names[0] > name_upper)
+    # Few concepts of a kind have few orders; then p says what a band made of so few values cannot.
+    shared = (observed > upper) & (of_names[0] > name_upper) & (name_p <= level)
     emergence = traces.emergence(shared[:, counts]) if len(counts) else np.full(len(names), -1)
 
     rng = np.random.default_rng(seed)

@@ -20,7 +20,8 @@ from xlingjax.kernels.traces import emergence, holm
 # What differs from neuron to neuron has no mean over runs; draws and sets are large and of one run.
 OF_ONE_RUN = (
     "expert", "expert_ap", "null_draws", "same_half_null_draws", "stratum_null_draws", "name_draws")
-BY_RUN = ("overlap", "null", "band", "name_null", "name_band", "ceiling", "shared_fraction")  # kept for each run as well
+BY_RUN = (  # kept for each run as well
+    "overlap", "null", "band", "name_null", "name_band", "ceiling", "shared_fraction")
 SAME = ("corpus_fingerprint", "unseen", "scripts", "classes")  # attributes that all runs share
 
 

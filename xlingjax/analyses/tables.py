@@ -32,8 +32,8 @@ def summary_rows(tree: xr.DataTree) -> list[list[str]]:
             unseen = float(at["overlap"].sel(pairs="unseen")) if "unseen" in one["pairs"].values else np.nan
             bits = float(health["bits_per_character"].sel(checkpoint=name).mean())
             numbers = [float(seen[what]) for what in (
-                "overlap", "null", "band", "name_null", "name_band", "ceiling", "shared_fraction", "shared_fraction_low",
-                "shared_fraction_high")]
+                "overlap", "null", "band", "name_null", "name_band", "ceiling", "shared_fraction",
+                "shared_fraction_low", "shared_fraction_high")]
             rows.append([str(name), f"{bits:.2f}", str(one.attrs["group"]), *map(_shown, numbers),
                          _shown(unseen), str(health["status"].sel(checkpoint=name).item())])
     return rows
@@ -61,8 +61,8 @@ def summary_markdown(tree: xr.DataTree) -> str:
         one = dict(zip(COLUMNS, row))
         if one["checkpoint"] == tree.attrs["last_sound"]:
             fraction = f"{one['shared fraction']} [{one['low']}, {one['high']}]"
-            cells = [one["group"], one["overlap"], one["null"], one["band"], one["names"], one["their band"], one["ceiling"], fraction,
-                     one["unseen overlap"]]
+            cells = [*(one[name] for name in ("group", "overlap", "null", "band", "names", "their band", "ceiling")),
+                     fraction, one["unseen overlap"]]
             lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
@@ -99,11 +99,15 @@ def replicates_markdown(tree: xr.DataTree) -> str:
 
 def _classes(last: xr.Dataset) -> str:
     """Every class of language pairs at one checkpoint, and how its shared fraction has changed."""
-    rows = [[str(name), *(cell for null in ("", "name_") for cell in (
-                _interval(at, f"{null}excess"), _shown(float(at[f"{null}p"])))),
-             _interval(at, "shared_fraction"), _interval(at, "rise")] for name, at in ((name, last.sel(pairs=name)) for name in last["pairs"].values)]
+    rows = []
+    for name in last["pairs"].values:
+        at = last.sel(pairs=name)
+        rows.append([
+            str(name), _interval(at, "excess"), _shown(float(at["p"])), _interval(at, "name_excess"),
+            _shown(float(at["name_p"])), _interval(at, "shared_fraction"), _interval(at, "rise")])
     return _markdown([f"pairs at {last['checkpoint'].item()}", "overlap - joint null", f"p ({last.attrs['p']})",
-                      "overlap - name null", "p", "shared fraction", "its change since the first checkpoint that has one"], rows)
+                      "overlap - name null", "p", "shared fraction",
+                      "its change since the first checkpoint that has one"], rows)
 
 
 def _probes(tree: xr.DataTree) -> str:

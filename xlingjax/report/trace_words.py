@@ -74,8 +74,8 @@ def _kind_alone(one: xr.Dataset, group: str) -> str:
     if np.isnan(float(one.isel(checkpoint=-1, pairs=0)["name_p"])):
         return (f"{_overlap(one, group)}; whether that is the concept or what marks its kind cannot be told, "
                 "because no two concepts are of one kind.")
-    return (f"{_overlap(one, group)}, but not above concept names permuted within a kind ({_names(one)}): what "
-            "languages share marks the kind, such as its place in a sentence, and not the concept.")
+    return (f"{_overlap(one, group)}, but not above concept names permuted within a kind ({_names(one)}): other "
+            "concepts of the kind share as much, so the neurons may mark the kind, such as its place in a sentence.")
 
 
 def _overlap(one: xr.Dataset, group: str) -> str:
