@@ -161,8 +161,8 @@ def small_tree(groups: list[str]) -> xr.DataTree:
             {"bits_per_character": (("checkpoint", "language"), [[4.0], [2.0]]),
              "status": ("checkpoint", ["ok", "ok"])}, {"checkpoint": steps})
     }  # fmt: skip
-    columns = ("overlap", "null", "band", "ceiling", "shared_fraction", "shared_fraction_low",
-               "shared_fraction_high")  # fmt: skip
+    columns = ("overlap", "null", "band", "name_null", "name_band", "ceiling", "shared_fraction",
+               "shared_fraction_low", "shared_fraction_high")  # fmt: skip
     for group in groups:
         parts[f"claims/{slug(group)}"] = xr.Dataset(
             {name: (("pairs", "checkpoint"), [[next(numbers) for _ in steps] for _ in pairs])
@@ -182,7 +182,7 @@ def test_the_quick_start_table_is_what_the_command_writes():
     shown = README[start:].split("\n\n")[0].splitlines()
     assert shown[:2] == [header, dashes]
     number = r"(?:-?\d\.\d{3}|-)"
-    form = rf"\| ([a-z ]+?)(?: \([^)]+\))?((?: \| {number}){{4}}) \| {number} \[{number}, {number}\] \| {number} \|"
+    form = rf"\| ([a-z ]+?)(?: \([^)]+\))?((?: \| {number}){{6}}) \| {number} \[{number}, {number}\] \| {number} \|"
     assert [re.fullmatch(form, row)[1] for row in made] == groups
     assert sorted(re.fullmatch(form, row)[1] for row in shown[2:]) == sorted(groups)
     one = tree["claims"].children[slug(groups[1])].to_dataset().sel(checkpoint="512", pairs="seen")

@@ -185,3 +185,31 @@ def test_same_seed_same_numbers_and_blocks_do_not_matter(world, monkeypatch):
 
 def test_default_k_is_the_papers_share():
     assert default_k(221_184) == 500 and default_k(1_105_920) == 2500 and default_k(100) == 20
+
+
+
+@pytest.mark.promise
+def test_neurons_of_a_slot_are_no_neurons_of_the_words_that_fill_it():
+    """Two words of a slot and two of another; in both languages 16 neurons know which slot is filled."""
+    rng = np.random.default_rng(0)
+    sentences, languages = 800, ("a", "b")
+    word = np.repeat(rng.integers(0, 4, sentences // 4), 4)  # documents of four sentences
+    labels = np.tile(word[:, None] == np.arange(4), (2, 1)).astype(np.int8)
+    responses = rng.normal(size=(2 * sentences, 300)).astype(np.float32)
+    responses[:, :16] += 3 * labels[:, :2].any(1)[:, None]
+    responses[:, 16:32] += 3 * labels[:, 2:].any(1)[:, None]
+    parallel = np.tile(np.arange(sentences).astype(str), 2)
+    documents = np.tile((np.arange(sentences) // 4).astype(str), 2)
+    length = rng.integers(5, 9, 2 * sentences)
+    found = {
+        name: concept_experts(
+            responses, labels, np.repeat(languages, sentences), documents, parallel, length, length,
+            kinds=kinds, k=16, ks=(16,), permutations=19, halvings=2, adjustments=("raw",),
+        ).isel(adjustment=0).sel(language="a", language_b="b")
+        for name, kinds in (("slots", ("x", "x", "y", "y")), ("none", None))}  # fmt: skip
+    slots, none = found["slots"], found["none"]
+    assert (slots["overlap"].sel(k=16) > 0.9).all() and float(slots["p"].sel(k=16)) == 0.05, "above the joint null"
+    close(slots["kind_overlap"], slots["overlap"].sel(k=16).values, 0.15)
+    p = lambda one: float((one["name_draws"][1:] >= one["name_draws"][0] - 1e-6).mean())
+    assert p(slots) > 0.2 > p(none)
+    assert (none["kind_overlap"] < 0.5).all() and none["kind"].values.tolist() == [""] * 4

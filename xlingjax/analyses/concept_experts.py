@@ -150,6 +150,7 @@ def concept_experts(
     dataset["nonfinite_neurons"] = ("language", broken.sum(1))
     dataset["sentences"] = ("language", np.array([len(index) for index in rows]))
     tied = parallel != ""
+    dataset = dataset.assign_coords(kind=("concept", list(data.kinds)))
     dataset.attrs.update(
         k=k, neurons=total, alive=alive, documents=int(blocks.max() + 1), sentences=count,
         seed=seed, permutations=permutations, halvings=halvings, bootstraps=bootstraps, fdr=level,
@@ -340,6 +341,7 @@ LONG_NAMES = {
     "chance_marginal": "overlap if neurons kept how often they are experts of other concepts",
     "name_draws": "mean overlap under concept names permuted within their kind; draw 0 is unpermuted",
     "name_null": "its mean over draws",
+    "kind_overlap": "overlap with other concepts of the kind, their mean",
     "reliability": "(AP - prevalence) / (1 - prevalence) in language_b, other documents",
     "reliability_min": "the smallest of these over the other languages",
     "calibrated": "neurons above the permutation null at the false discovery rate",

@@ -84,6 +84,7 @@ def across_halves(data: Data, labels: np.ndarray, name_draws: int) -> dict[str, 
         "chance_marginal": ((*pair, "concept"), mean["marginal"]),
         "name_draws": (("name_draw", *pair), mean["name_draws"].astype(np.float32)),
         "name_null": (pair, mean["name_draws"][1:].mean(0)),
+        "kind_overlap": ((*pair, "concept"), mean["kind_overlap"]),
         "reliability": ((*pair, "concept"), mean["reliability"]),
         "reliability_min": (
             ("language", "concept"), np.where(np.isinf(smallest), np.nan, smallest)),
@@ -113,13 +114,15 @@ def _chances(data: Data, sets: np.ndarray, strata: np.ndarray) -> dict[str, np.n
 
 
 def _names(data: Data, sets: np.ndarray, names: np.ndarray) -> dict[str, np.ndarray]:
-    """Mean overlaps [1 + draws, G, G] under permuted names of concepts found in both halves and languages.
+    """Overlaps under permuted names of concepts found in both halves and languages.
 
-    Draw 0 leaves the names as they are: the observation.
+    `name_draws` [1 + draws, G, G]: means over concepts; draw 0 leaves the names as they are, the
+    observation. `kind_overlap` [G, G, C]: of each concept with the others of its kind, their mean.
     """
-    count = sets.shape[1]
-    out = np.full((len(names), count, count), np.nan)
-    every = np.arange(sets.shape[2])
+    count, concepts = sets.shape[1:3]
+    out, others = np.full((len(names), count, count), np.nan), np.full((count, count, concepts), np.nan)
+    every, kinds = np.arange(concepts), np.array(data.kinds)
+    alike = (kinds[:, None] == kinds) & ~np.eye(concepts, dtype=bool)
     for a in range(count):
         for b in range(count):
             usable = np.all(sets[:, [a, b], :, 0] >= 0, axis=(0, 1))
@@ -129,7 +132,12 @@ def _names(data: Data, sets: np.ndarray, names: np.ndarray) -> dict[str, np.ndar
                      + sharing.name_overlaps(sets[1, a], sets[0, b], data.total)) / (2 * data.k)
             order = names if usable.all() else _among(names, usable)
             out[:, a, b] = table[every[usable], order[:, usable]].mean(1)
-    return {"name_draws": out}
+            rest = alike & usable & usable[:, None]
+            some = rest.any(1)
+            # Both directions, as for the pair the other way round.
+            both = (table * rest + table.T * rest).sum(1) / 2
+            others[a, b, some] = both[some] / rest.sum(1)[some]
+    return {"name_draws": out, "kind_overlap": others}
 
 
 def _among(names: np.ndarray, usable: np.ndarray) -> np.ndarray:

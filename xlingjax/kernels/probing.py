@@ -13,7 +13,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from xlingjax.errors import InputError
 
@@ -113,15 +113,15 @@ def probe_gradients(
 
 class _State(NamedTuple):
     step: Int[Array, ""]
-    w: Float[Array, "D R C"]  # features and bias
-    logits: Float[Array, "S R C"]
+    w: Float[Array, "R D C"]  # features and bias
+    logits: Float[Array, "R S C"]
     value: Float[Array, "R"]  # of the objective
-    gradient: Float[Array, "D R C"]
+    gradient: Float[Array, "R D C"]
     start: Float[Array, "D D"]  # where the recursion starts: an inverse Hessian, one for all runs and classes
-    scaled: Float[Array, "D R C"]  # `start` times the gradient
-    moves: Float[Array, "M D R C"]  # the last changes of w, a ring
-    turns: Float[Array, "M D R C"]  # and of the gradient
-    bends: Float[Array, "M D R C"]  # `start` times these
+    scaled: Float[Array, "R D C"]  # `start` times the gradient
+    moves: Float[Array, "M R D C"]  # the last changes of w, a ring
+    turns: Float[Array, "M R D C"]  # and of the gradient
+    bends: Float[Array, "M R D C"]  # `start` times these
     inverse: Float[Array, "M R"]  # 1 / (move . turn), 0 where there is none
     done: Bool[Array, "R"]
 
@@ -136,15 +136,15 @@ class _Step(NamedTuple):
     at_high: Float[Array, "R"]
     ok: Bool[Array, "R"]
     value: Float[Array, "R"]  # of the objective at t
-    off: Float[Array, "S R C"]  # probabilities minus truth at t
+    off: Float[Array, "R S C"]  # probabilities minus truth at t
 
 
 @functools.partial(jax.jit, static_argnums=3)
 def _fit(x: Array, y: Array, weight: Array, classes: int, l2: Array) -> Array:
     counts = jnp.any(weight != 0, axis=0)[:, None]
-    truth = jax.nn.one_hot(y.T, classes, dtype=x.dtype)  # [S, R, C]
-    weight = weight.T[..., None]
-    absent = jnp.where(jnp.sum(truth * weight, axis=0) > 0, 0, -jnp.inf).astype(x.dtype)  # [R, C]
+    truth = jax.nn.one_hot(y, classes, dtype=x.dtype)  # [R, S, C]
+    weight = weight[..., None]
+    absent = jnp.where(jnp.sum(truth * weight, axis=1, keepdims=True) > 0, 0, -jnp.inf).astype(x.dtype)
 
     def layer(features: Float[Array, "S D"]) -> Float[Array, "R D+1 C"]:
         features = jnp.where(counts, features, 0)
@@ -153,31 +153,31 @@ def _fit(x: Array, y: Array, weight: Array, classes: int, l2: Array) -> Array:
         centred = features - mean
         ones = jnp.ones_like(centred[:, :1])
         w = _minimise(jnp.append(centred, ones, axis=1), truth, weight, absent, l2)
-        bias = w[-1] - jnp.einsum("d,drc->rc", mean, w[:-1]) + absent
-        return jnp.moveaxis(jnp.concatenate([w[:-1], bias[None]]), 0, 1)
+        bias = w[:, -1:] - jnp.einsum("d,rdc->rc", mean, w[:, :-1])[:, None] + absent
+        return jnp.concatenate([w[:, :-1], bias], axis=1)
 
     return jax.lax.map(layer, x)
 
 
 def _minimise(
-    x: Float[Array, "S D"], truth: Float[Array, "S R C"], weight: Float[Array, "S R 1"],
-    absent: Float[Array, "R C"], l2: Float[Array, ""],
-) -> Float[Array, "D R C"]:
+    x: Float[Array, "S D"], truth: Float[Array, "R S C"], weight: Float[Array, "R S 1"],
+    absent: Float[Array, "R 1 C"], l2: Float[Array, ""],
+) -> Float[Array, "R D C"]:
     """L-BFGS from zero, for every run until it has converged."""
-    width, (_, runs, classes) = x.shape[1], truth.shape
-    penalty = jnp.append(jnp.full(width - 1, l2), jnp.zeros_like(l2)[None])[:, None, None]
+    width, (runs, _, classes) = x.shape[1], truth.shape
+    penalty = jnp.append(jnp.full(width - 1, l2), jnp.zeros_like(l2)[None])[:, None]
 
     def logit(w: Array) -> Array:
-        return (x @ w.reshape(width, -1)).reshape(-1, runs, classes)
+        return jnp.einsum("sd,rdc->rsc", x, w)
 
     def times(start: Array, gradient: Array) -> Array:
-        return (start @ gradient.reshape(width, -1)).reshape(gradient.shape)
+        return jnp.einsum("de,rec->rdc", start, gradient)
 
     def inverse_hessian(logits: Array) -> Array:
         """That of the objective, its curvature in every sample averaged over runs and classes."""
         p = jax.nn.softmax(logits + absent)
-        curvature = jnp.mean(jnp.sum(p * (1 - p), -1) * weight[..., 0], axis=1) / (classes - 1)
-        hessian = x.T @ (x * curvature[:, None]) + jnp.diag(penalty[:, 0, 0])
+        curvature = jnp.mean(jnp.sum(p * (1 - p), -1) * weight[..., 0], axis=0) / (classes - 1)
+        hessian = x.T @ (x * curvature[:, None]) + jnp.diag(penalty[:, 0])
         ridge = 1e-6 * jnp.trace(hessian) / width
         unit = jnp.eye(width, dtype=x.dtype)
         return jax.scipy.linalg.cho_solve(jax.scipy.linalg.cho_factor(hessian + ridge * unit), unit)
@@ -185,7 +185,7 @@ def _minimise(
     def renewed(state: _State) -> _State:
         start = inverse_hessian(state.logits)
         return state._replace(start=start, scaled=times(start, state.gradient),
-                              bends=jnp.stack([times(start, turn) for turn in state.turns]))
+                              bends=jnp.einsum("de,mrec->mrdc", start, state.turns))
 
     def losses(w: Array, logits: Array) -> tuple[Array, Array]:
         """The objective, and probabilities minus truth, weighted; p - 1 of the truth as minus the others."""
@@ -194,12 +194,12 @@ def _minimise(
         total = jnp.sum(others, axis=-1, keepdims=True)
         true = jnp.sum(jnp.where(truth > 0, logits, 0), axis=-1, keepdims=True) - most
         # log(1 + sum of exp(other - true)) keeps its digits for samples far on the right side.
-        loss = jnp.sum(jax.nn.softplus(jnp.log(total) - true) * weight, axis=(0, 2))
+        loss = jnp.sum(jax.nn.softplus(jnp.log(total) - true) * weight, axis=(1, 2))
         off = (others - truth * total) / (total + jnp.exp(true)) * weight
-        return loss + jnp.sum(penalty * w**2, axis=(0, 2)) / 2, off
+        return loss + _dot(penalty * w, w) / 2, off
 
     def slope(w: Array, off: Array) -> Array:
-        return (x.T @ off.reshape(len(x), -1)).reshape(w.shape) + penalty * w
+        return jnp.einsum("sd,rsc->rdc", x, off) + penalty * w
 
     def direction(state: _State) -> Array:
         """H gradient by the two-loop recursion; the newest pair lies at (step - 1) mod MEMORY."""
@@ -209,7 +209,7 @@ def _minimise(
             q, h, alphas = carry
             at = (state.step - 1 - i) % MEMORY
             alpha = state.inverse[at] * _dot(state.moves[at], q)
-            q, h = q - alpha[:, None] * state.turns[at], h - alpha[:, None] * state.bends[at]
+            q, h = q - _each(alpha) * state.turns[at], h - _each(alpha) * state.bends[at]
             return q, h, alphas.at[at].set(alpha)
 
         _, h, alphas = jax.lax.fori_loop(
@@ -217,12 +217,12 @@ def _minimise(
         # The start matrix, scaled to the curvature met last: losses flatten as probes grow sure.
         last = (state.step - 1) % MEMORY
         bent = state.inverse[last] * _dot(state.turns[last], state.bends[last])
-        h = h / jnp.where(bent > 0, bent, 1)[:, None]
+        h = h / _each(jnp.where(bent > 0, bent, 1))
 
         def forth(i: Array, h: Array) -> Array:
             at = (state.step + i) % MEMORY
             beta = state.inverse[at] * _dot(state.turns[at], h)
-            return h + (alphas[at] - beta)[:, None] * state.moves[at]
+            return h + _each(alphas[at] - beta) * state.moves[at]
 
         return jax.lax.fori_loop(0, MEMORY, forth, h)
 
@@ -235,7 +235,7 @@ def _minimise(
             return (step.tries < SEARCH) & ~jnp.all(step.ok)
 
         def tighten(step: _Step) -> _Step:
-            value, off = losses(state.w - step.next[:, None] * p, state.logits - step.next[:, None] * dp)
+            value, off = losses(state.w - _each(step.next) * p, state.logits - _each(step.next) * dp)
             now = step.next * square - linear - _dot(off, dp)
             # The slope may rise early and flatten: then it alone would accept a step uphill.
             ok = step.ok | ((now >= 0.9 * first) & (now <= -0.5 * first) & (value <= state.value * (1 + 1e-6)))
@@ -253,7 +253,6 @@ def _minimise(
             jnp.array(0), one, one, zero, first, infinite, infinite, state.done, state.value, jnp.zeros_like(dp)))
 
     def iterate(state: _State) -> _State:
-        state = jax.lax.cond(state.step == RENEWAL, renewed, lambda same: same, state)
         p = direction(state)
         done = state.done | (_dot(state.gradient, p) <= TOLERANCE * state.value)
         dp = logit(p)
@@ -262,9 +261,9 @@ def _minimise(
         # that does not help either, float32 has reached its end.
         lost, fresh = ~step.ok, ~jnp.any(state.inverse > 0, axis=0)
         kept = done | lost
-        t = jnp.where(kept, 0, step.t)[:, None]
+        t = _each(jnp.where(kept, 0, step.t))
         w, logits = state.w - t * p, state.logits - t * dp
-        gradient = jnp.where(kept[:, None], state.gradient, slope(w, step.off))
+        gradient = jnp.where(_each(kept), state.gradient, slope(w, step.off))
         scaled = times(state.start, gradient)
         move, turn = w - state.w, gradient - state.gradient
         curve = _dot(move, turn)
@@ -277,18 +276,24 @@ def _minimise(
             state.bends.at[at].set(scaled - state.scaled), jnp.where(lost, 0, inverse),
             done | (lost & fresh))
 
-    zeros = jnp.zeros((width, runs, classes), x.dtype)
+    def phase(state: _State, limit: Array) -> tuple[_State, None]:
+        """Iterations up to a limit from a start matrix made for where they begin."""
+        unfinished = lambda state: (state.step < limit) & ~jnp.all(state.done)
+        return jax.lax.while_loop(unfinished, iterate, renewed(state)), None
+
+    zeros = jnp.zeros((runs, width, classes), x.dtype)
     pairs = jnp.zeros((MEMORY, *zeros.shape), x.dtype)
     flat = jnp.zeros_like(truth)
     value, off = losses(zeros, flat)
-    gradient, start = slope(zeros, off), inverse_hessian(flat)
     begin = _State(
-        jnp.array(0), zeros, flat, value, gradient, start, times(start, gradient),
-        pairs, pairs, pairs,
-        jnp.zeros((MEMORY, runs), x.dtype), jnp.zeros(runs, bool))
-    return jax.lax.while_loop(
-        lambda state: (state.step < ITERATIONS) & ~jnp.all(state.done), iterate, begin).w
+        jnp.array(0), zeros, flat, value, slope(zeros, off), jnp.zeros((width, width), x.dtype), zeros,
+        pairs, pairs, pairs, jnp.zeros((MEMORY, runs), x.dtype), jnp.zeros(runs, bool))
+    return jax.lax.scan(phase, begin, jnp.array([RENEWAL, ITERATIONS]))[0].w
 
 
-def _dot(a: Float[Array, "D R C"], b: Float[Array, "D R C"]) -> Float[Array, "R"]:
-    return jnp.sum(a * b, axis=(0, 2))
+def _dot(a: Float[Array, "R D C"], b: Float[Array, "R D C"]) -> Float[Array, "R"]:
+    return jnp.sum(a * b, axis=(1, 2))
+
+
+def _each(values: Shaped[Array, "R"]) -> Shaped[Array, "R 1 1"]:
+    return values[:, None, None]

@@ -53,7 +53,8 @@ def build(tree: xr.DataTree) -> list[Section]:
     if "probe" in tree.children:
         probe = until_last_sound(tree, tree.children["probe"].to_dataset(inherit=False))
         sections.append(Section("Language identity by layer", [*figures.probe(probe), _confusions(probe)]))
-    sections += [_pairs(experts, claims), _reach(claims, experts), _length(datasets(tree, "matched")),
+    sections += [_concepts(experts, claims), _pairs(experts, claims), _reach(claims, experts),
+                 _length(datasets(tree, "matched")),
                  _neurons(tree), _health(tree)]
     return sections
 
@@ -126,6 +127,25 @@ def _ladder(tree: xr.DataTree, claims: Mapping[str, xr.Dataset]) -> Section:
 def _pairs(experts: Mapping[str, xr.Dataset], claims: Mapping[str, xr.Dataset]) -> Section:
     return Section("Language by language", [
         figures.matrices(one, group, slug(group)) for group, one in experts.items()])
+
+
+def _concepts(experts: Mapping[str, xr.Dataset], claims: Mapping[str, xr.Dataset]) -> Section:
+    rows = []
+    for group, one in experts.items():
+        last = one.isel(checkpoint=-1, adjustment=0).sel(k=one.attrs["k"])
+        pairs = claims[group]["members"].isel(pairs=0).astype(bool)
+        mean = lambda what: last[what].where(pairs).mean(("language", "language_b")).values
+        own, others = mean("overlap"), mean("kind_overlap")
+        ceiling = last["ceiling"].where(pairs.any("language_b") | pairs.any("language").rename(
+            language_b="language")).mean("language").values
+        for c in np.argsort(-own, kind="stable"):
+            rows.append([group, str(one["concept"].values[c]), str(one["kind"].values[c]), float(own[c]),
+                         float(others[c]), float(ceiling[c])])
+    return Section("Concept by concept", [
+        "Where a concept shares no more with itself in another language than with other concepts of its kind there, "
+        "the neurons may mark what the kind has in common.",
+        Table(["group", "concept", "kind", "overlap", "overlap with others of its kind", "ceiling"], rows,
+              "Means over pairs of pre-training languages at the last sound checkpoint")])
 
 
 def _reach(claims: Mapping[str, xr.Dataset], experts: Mapping[str, xr.Dataset]) -> Section:
