@@ -119,6 +119,16 @@ def test_what_was_copied_is_the_same_and_is_read_only_once(run, monkeypatch):
     assert results(folder) == before and len(loads) == 2, "the signature was recorded again"
 
 
+def test_the_result_of_another_version_is_made_again(run):
+    folder, found = run
+    before = results(folder)
+    record = folder / "trace/step1/source.json"
+    record.write_text(record.read_text().replace(f'"format": {finished.FORMAT}', '"format": 1'))
+    resume(folder, found)
+    changed = [path for path, time in results(folder).items() if before[path] != time]
+    assert [path.parent.name for path in changed] == ["step1"]
+
+
 def test_what_is_no_longer_there_is_reused(run):
     folder, found = run
     before = results(folder)

@@ -18,7 +18,7 @@ from xlingjax.analyses import expert_pieces, health, ladder
 from xlingjax.analyses.checkpoints import SERIES, Source
 from xlingjax.analyses.claims import CLASSES, claims, pair_classes
 from xlingjax.analyses.concept_experts import concept_experts
-from xlingjax.analyses.finished import RESULT, is_finished, record, recorded, sign
+from xlingjax.analyses.finished import FORMAT, RESULT, is_finished, record, recorded, sign
 from xlingjax.analyses.language_probe import probe_checkpoint
 from xlingjax.analyses.results import read_tree, write_tree
 from xlingjax.analyses.trace_settings import TraceSettings, require_fit
@@ -289,7 +289,7 @@ class _Trace:
         """What is asked of the last sound checkpoint, computed once for it and the step 0 beside it."""
         first = self.sources[0].label if self.sources[0].step == 0 else None
         decided = [[one, (recorded(self.folder / one) or {}).get("model")] for one in (label, first) if one]
-        digest = hashlib.sha256(canonical(decided).encode()).hexdigest()
+        digest = hashlib.sha256(canonical([FORMAT, *decided]).encode()).hexdigest()
         path = self.folder / f"final-{digest[:16]}.nc"
         if not hosts.agreed(path.exists()):
             made = self._last(found[label], label, None if first is None else found[first])
