@@ -134,8 +134,8 @@ def _concepts(experts: Mapping[str, xr.Dataset], claims: Mapping[str, xr.Dataset
     for group, one in experts.items():
         last = one.isel(checkpoint=-1, adjustment=0).sel(k=one.attrs["k"])
         pairs = claims[group]["members"].isel(pairs=0).astype(bool)
-        mean = lambda what: last[what].where(pairs).mean(("language", "language_b")).values
-        own, others = mean("overlap"), mean("kind_overlap")
+        own, others = (last[what].where(pairs).mean(("language", "language_b")).values
+                       for what in ("overlap", "kind_overlap"))
         ceiling = last["ceiling"].where(pairs.any("language_b") | pairs.any("language").rename(
             language_b="language")).mean("language").values
         for c in np.argsort(-own, kind="stable"):
