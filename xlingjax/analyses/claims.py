@@ -83,7 +83,8 @@ def claims(experts: xr.Dataset, classes: Mapping[str, np.ndarray], level: float 
     upper[:, counts], p[:, counts] = band.upper, band.p
     of_names = np.stack([_class_means(draw, pairs) for draw in one["name_draws"].transpose(
         "name_draw", "checkpoint", "language", "language_b").values])
-    name_band = traces.simultaneous_band(of_names[0][:, counts], of_names[1:, :, counts], level)
+    # Permuted names overlap in proportion to unpermuted ones, which may fall manyfold over training.
+    name_band = traces.simultaneous_band(of_names[0][:, counts], of_names[1:, :, counts], level, floor=0.25)
     name_upper[:, counts], name_p[:, counts] = name_band.upper, name_band.p
     # Few concepts of a kind have few orders; then p says what a band made of so few values cannot.
     shared = (observed > upper) & (of_names[0] > name_upper) & (name_p <= level)

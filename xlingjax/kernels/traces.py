@@ -24,12 +24,13 @@ def simultaneous_band(
     observed: Float[np.ndarray, "*cells"],
     draws: Float[np.ndarray, "R *cells"],
     level: float = 0.05,
+    floor: float = 1.0,
 ) -> Band:
     """The max-T band of a null over all cells (Westfall & Young 1993), from R draws of all cells.
 
     The statistic of a cell is its distance from the mean of the other draws in their standard
-    deviations, which count as no smaller than the median cell's: a cell whose null is almost always
-    zero would else rule the band. p is the share of draws, the observed one counted among them,
+    deviations, which count as no smaller than `floor` times the median cell's: a cell whose null is
+    almost always zero would else rule the band. p is the share of draws, the observed one counted among them,
     whose largest statistic is at least the cell's. Cells with a NaN in the observation or any draw,
     and cells in which nothing varies, take no part and have p NaN.
 
@@ -37,6 +38,7 @@ def simultaneous_band(
         observed: the measure in every cell (layers x checkpoints, or any).
         draws: the same under the null, whole draws: one draw permutes labels alike in all cells.
         level: chance that the null leaves the band anywhere.
+        floor: less than 1 where the null's spread truly differs between cells, by up to 1 / floor.
 
     Returns:
         upper (infinite where R + 1 < 1 / level: no band can be had), p, and 1 / (R + 1).
@@ -59,10 +61,10 @@ def simultaneous_band(
     if usable.any():
         null, centre = null[:, usable], null[:, usable].mean(0)
         spread = null.std(0, ddof=1)
-        floor = np.median(spread) or np.sqrt((spread**2).mean()) or np.finfo(float).tiny
-        spread = np.maximum(spread, floor) * np.sqrt(1 + 1 / count)  # the draws' mean varies too
+        least = floor * np.median(spread) or floor * np.sqrt((spread**2).mean()) or np.finfo(float).tiny
+        spread = np.maximum(spread, least) * np.sqrt(1 + 1 / count)  # the draws' mean varies too
         mean, sd = _others(null)
-        largest = ((null - mean) / (np.maximum(sd, floor) * np.sqrt(1 + 1 / (count - 1)))).max(-1)
+        largest = ((null - mean) / (np.maximum(sd, least) * np.sqrt(1 + 1 / (count - 1)))).max(-1)
         distance = (values[usable] - centre) / spread
         p[usable] = (1 + (largest[:, None] >= distance).sum(0)) / (count + 1)
         place = int(np.ceil((1 - level) * (count + 1)))
