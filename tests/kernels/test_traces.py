@@ -72,3 +72,13 @@ def test_persistence_by_hand():
     sets = np.array([[[1, 2, 3, 4]], [[2, 4, 6, -1]], [[-1, -1, -1, -1]]])
     got = traces.persistence(sets)[..., 0]
     close(got, [[1, 0.5, 0], [2 / 3, 1, 0], [np.nan] * 3], 1e-12)
+
+
+def test_a_low_floor_lets_a_band_follow_a_spread_that_truly_differs() -> None:
+    rng = np.random.default_rng(0)
+    spread = np.array([1.0, 1.0, 1.0, 0.2])
+    draws = rng.normal(size=(499, 4)) * spread
+    observed = np.array([0.0, 0.0, 0.0, 1.0])  # five of its own standard deviations, one of the others'
+    wide, narrow = (traces.simultaneous_band(observed, draws, floor=floor) for floor in (1.0, 0.1))
+    assert wide.p[3] > 0.3 and narrow.p[3] < 0.01
+    np.testing.assert_allclose(narrow.upper / spread, narrow.upper[0], rtol=0.2)
