@@ -71,6 +71,11 @@ def test_without_a_second_concept_of_a_kind_nothing_is_called_shared() -> None:
     trace["name_draws"][:] = trace["name_draws"][0]
     found = claims(trace, pair_classes(LANGUAGES, SCRIPTS, []))
     assert found["above"].values[:, 1].all() and not found["shared"].any() and found["name_p"].isnull().all()
+    assert found.attrs["smallest_name_p"] == 1
+    trace = made(np.array([0.05, 0.5]))
+    trace["name_draws"][1:50] = trace["name_draws"][0]  # as two concepts have it, which have two orders
+    found = claims(trace, pair_classes(LANGUAGES, SCRIPTS, []))
+    assert found.attrs["smallest_name_p"] == 0.5 and not found["shared"].any()
 
 
 def test_noise_is_no_claim() -> None:

@@ -68,7 +68,8 @@ def claims(experts: xr.Dataset, classes: Mapping[str, np.ndarray], level: float 
         `shared`, above that and the names' band; `estimable`, the share of pairs with a shared
         fraction; `emergence`, the index of the first sound checkpoint that is shared for good, -1 =
         none; `rise` of the shared fraction from the first estimable sound checkpoint (`rise_from`,
-        its index) to the last, NaN with fewer than two; `members`, the pairs of each class.
+        its index) to the last, NaN with fewer than two; `members`, the pairs of each class. Attributes
+        `smallest_p`, `smallest_name_p`: what so many draws, and so few concepts of a kind, can reach.
     """
     one = experts.sel(k=experts.attrs["k"])
     cross = one["overlap"].transpose("checkpoint", "language", "language_b", "concept").values
@@ -86,6 +87,7 @@ def claims(experts: xr.Dataset, classes: Mapping[str, np.ndarray], level: float 
     # Permuted names overlap in proportion to unpermuted ones, which may fall manyfold over training.
     name_band = traces.simultaneous_band(of_names[0][:, counts], of_names[1:, :, counts], level, floor=0.25)
     name_upper[:, counts], name_p[:, counts] = name_band.upper, name_band.p
+    same = np.isclose(of_names[1:], of_names[0], rtol=0, atol=1e-7, equal_nan=True).all((1, 2))
     # Few concepts of a kind have few orders; then p says what a band made of so few values cannot.
     shared = (observed > upper) & (of_names[0] > name_upper) & (name_p <= level)
     emergence = traces.emergence(shared[:, counts]) if len(counts) else np.full(len(names), -1)
@@ -134,6 +136,7 @@ def claims(experts: xr.Dataset, classes: Mapping[str, np.ndarray], level: float 
               "language_b": experts["language_b"]}
     return xr.Dataset(out, coords=coords, attrs={
         "k": experts.attrs["k"], "level": level, "smallest_p": band.smallest_p,
+        "smallest_name_p": (1 + int(same.sum())) / len(of_names),
         "interval": "bootstrap over concepts and languages, crossed", "p": "max-T"})
 
 

@@ -181,7 +181,7 @@ def _claims(
         out[name] = ("pairs", values)
     out["members"] = parts[0]["members"]
     return out.assign_coords(run=list(names)).assign_attrs(
-        smallest_p=0.0, p="t-test between runs, Holm",
+        smallest_p=0.0, smallest_name_p=0.0, p="t-test between runs, Holm",
         interval=f"Student's t between {len(names)} runs")
 
 

@@ -71,9 +71,9 @@ def _above(one: xr.Dataset, group: str) -> str:
 
 def _kind_alone(one: xr.Dataset, group: str) -> str:
     """What to say of an overlap that is no larger for the same concept than for others of its kind."""
-    if np.isnan(float(one.isel(checkpoint=-1, pairs=0)["name_p"])):
+    if np.isnan(float(one.isel(checkpoint=-1, pairs=0)["name_p"])) or one.attrs["smallest_name_p"] > one.attrs["level"]:
         return (f"{_overlap(one, group)}; whether that is the concept or what marks its kind cannot be told, "
-                "because no two concepts are of one kind.")
+                "because there are too few concepts of one kind.")
     return (f"{_overlap(one, group)}, but not above concept names permuted within a kind ({_names(one)}): other "
             "concepts of the kind share as much, so the neurons may mark the kind, such as its place in a sentence.")
 
