@@ -74,8 +74,8 @@ def _kind_alone(one: xr.Dataset, group: str) -> str:
     if np.isnan(float(one.isel(checkpoint=-1, pairs=0)["name_p"])) or one.attrs["smallest_name_p"] > one.attrs["level"]:
         return (f"{_overlap(one, group)}; whether that is the concept or what marks its kind cannot be told, "
                 "because there are too few concepts of one kind.")
-    return (f"{_overlap(one, group)}, but not above concept names permuted within a kind ({_names(one)}): other "
-            "concepts of the kind share as much, so the neurons may mark the kind, such as its place in a sentence.")
+    return (f"{_overlap(one, group)}, but not above concept names permuted within a kind ({_names(one)}): "
+            "the neurons may mark what the kind has in common, such as a place in the sentence.")
 
 
 def _overlap(one: xr.Dataset, group: str) -> str:
