@@ -78,6 +78,16 @@ def test_without_a_second_concept_of_a_kind_nothing_is_called_shared() -> None:
     assert found.attrs["smallest_name_p"] == 0.5 and not found["shared"].any()
 
 
+def test_names_are_permuted_at_the_spread_of_their_own_checkpoint() -> None:
+    """Loanwords: overlap and the spread of its permutations fall together, so that the last is as clear as the first."""
+    cross = np.array([0.5, 0.45, 0.4, 0.06])
+    trace = made(cross, null=0.01)
+    draws = np.random.default_rng(1).normal(0.2, 0.1, 99)[:, None] * cross  # of a full match, four standard deviations
+    trace["name_draws"][1:] = xr.DataArray(draws, dims=("name_draw", "checkpoint"))
+    found = claims(trace, pair_classes(LANGUAGES, SCRIPTS, []))
+    assert found["shared"].sel(pairs="seen").all() and found["emergence"].sel(pairs="seen") == 0
+
+
 def test_noise_is_no_claim() -> None:
     classes = pair_classes(LANGUAGES, SCRIPTS, [])
     found = claims(made(np.full(4, 0.05)), classes)

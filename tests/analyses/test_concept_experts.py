@@ -9,7 +9,9 @@ from tolerances import close
 
 from xlingjax.analyses import planted
 from xlingjax.analyses.concept_experts import concept_experts, default_k
+from xlingjax.analyses.expert_sharing import _among
 from xlingjax.errors import InputError
+from xlingjax.kernels import resampling
 
 SMALL = dict(
     languages=3, concepts=4, sentences=160, documents=40, neurons=400, shared=8, specific=8,
@@ -213,3 +215,16 @@ def test_neurons_of_a_slot_are_no_neurons_of_the_words_that_fill_it():
     p = lambda one: float((one["name_draws"][1:] >= one["name_draws"][0] - 1e-6).mean())
     assert p(slots) > 0.2 > p(none)
     assert (none["kind_overlap"] < 0.5).all() and none["kind"].values.tolist() == [""] * 4
+
+
+def test_names_stay_within_their_kind_where_a_concept_is_not_found():
+    names = resampling.name_permutations(list("nvnnv"), 40, 0)
+    usable, kinds = np.array([False, True, True, True, True]), np.array(list("nvnnv"))
+    order = _among(names, usable, kinds)
+    assert (kinds[order] == kinds).all() and (order[:, 0] == 0).all()
+    assert len(np.unique(order, axis=0)) == 4, "two orders of the nouns left, two of the verbs"
+
+
+def test_kinds_are_one_a_concept(world):
+    with pytest.raises(InputError, match="3 kinds for 4 concepts"):
+        concept_experts(*world[0], kinds=["a", "a", "b"])

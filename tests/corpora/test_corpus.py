@@ -32,6 +32,15 @@ def test_counts_and_check(corpus):
         corpus.rows(np.array([], int)).check()
 
 
+def test_a_concept_keeps_its_kind(corpus):
+    told = dataclasses.replace(corpus, kinds=("noun", "verb"))
+    assert told.with_concepts(["l"]).kinds == ("verb",) and corpus.with_concepts(["l"]).kinds == ()
+    assert told.rows(np.array([0])).kinds == told.kinds
+    assert told.fingerprint != corpus.fingerprint
+    with pytest.raises(InputError, match="1 kinds for 2 concepts"):
+        dataclasses.replace(corpus, kinds=("noun",))
+
+
 @pytest.mark.promise
 def test_translations_share_a_document(corpus):
     with pytest.raises(InputError, match="translations 'p' lie in documents '1' and '3'"):

@@ -5,7 +5,7 @@ those of two, and pairs with a language that pre-training never saw (the negativ
 stands above a null where it exceeds a band that the null leaves at any checkpoint and class with
 probability 5 %. Two nulls have to be left behind before a concept is called shared: jointly permuted
 labels, and concept names permuted within a kind. Neurons that mark a place in the sentence, a clause
-type or a frequency are common to languages of like grammar; they exceed the first null, never the
+type or a frequency are common to languages of like grammar; they exceed the first null and not the
 second, because they serve every concept of the kind alike. A rise is claimed for the shared fraction
 only, because a raw overlap also rises when average precision becomes less noisy.
 """
@@ -88,8 +88,7 @@ def claims(experts: xr.Dataset, classes: Mapping[str, np.ndarray], level: float 
     name_band = traces.simultaneous_band(of_names[0][:, counts], of_names[1:, :, counts], level, floor=0.25)
     name_upper[:, counts], name_p[:, counts] = name_band.upper, name_band.p
     same = np.isclose(of_names[1:], of_names[0], rtol=0, atol=1e-7, equal_nan=True).all((1, 2))
-    # Few concepts of a kind have few orders; then p says what a band made of so few values cannot.
-    shared = (observed > upper) & (of_names[0] > name_upper) & (name_p <= level)
+    shared = (observed > upper) & (of_names[0] > name_upper)
     emergence = traces.emergence(shared[:, counts]) if len(counts) else np.full(len(names), -1)
 
     rng = np.random.default_rng(seed)

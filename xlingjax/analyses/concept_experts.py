@@ -113,6 +113,9 @@ def concept_experts(
     names = list(dict.fromkeys(languages.tolist()))
     rows = [np.flatnonzero(languages == name) for name in names]
     concepts = [str(i) for i in range(labels.shape[1])] if concepts is None else list(concepts)
+    kinds = ("",) * labels.shape[1] if kinds is None else tuple(kinds)
+    if len(kinds) != labels.shape[1]:
+        raise InputError(f"{len(kinds)} kinds for {labels.shape[1]} concepts; give one a concept, or none at all")
     constant, broken = _health(responses, rows, total)
     alive = int((~constant.all(0)).sum())
     if not alive:
@@ -127,7 +130,7 @@ def concept_experts(
         np.stack([lengths, characters, position], axis=1).astype(np.float32),
         np.where(constant.all(0), -1, strata), total, alive, k,
         np.array(sorted(size for size in curve if 1 <= size <= alive or size == k)),
-        permutations, halvings, seed, level, tuple(kinds or ("",) * len(concepts)))
+        permutations, halvings, seed, level, kinds)
     versions = []
     for adjustment in adjustments:
         chosen = labels

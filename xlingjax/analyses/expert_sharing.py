@@ -130,8 +130,7 @@ def _names(data: Data, sets: np.ndarray, names: np.ndarray) -> dict[str, np.ndar
                 continue
             table = (sharing.name_overlaps(sets[0, a], sets[1, b], data.total)
                      + sharing.name_overlaps(sets[1, a], sets[0, b], data.total)) / (2 * data.k)
-            order = names if usable.all() else _among(names, usable)
-            out[:, a, b] = table[every[usable], order[:, usable]].mean(1)
+            out[:, a, b] = table[every[usable], _among(names, usable, kinds)[:, usable]].mean(1)
             rest = alike & usable & usable[:, None]
             some = rest.any(1)
             # Both directions, as for the pair the other way round.
@@ -140,10 +139,19 @@ def _names(data: Data, sets: np.ndarray, names: np.ndarray) -> dict[str, np.ndar
     return {"name_draws": out, "kind_overlap": others}
 
 
-def _among(names: np.ndarray, usable: np.ndarray) -> np.ndarray:
-    """The same permutations, of the usable concepts only."""
+def _among(names: np.ndarray, usable: np.ndarray, kinds: np.ndarray) -> np.ndarray:
+    """The same permutations, of each kind's usable concepts only.
+
+    >>> _among(np.array([[2, 1, 0, 3]]), np.array([False, True, True, True]), np.array(list("nvnn")))
+    array([[0, 1, 2, 3]])
+    """
+    if usable.all():
+        return names
     out = np.tile(np.arange(names.shape[1]), (len(names), 1))
-    out[:, usable] = names[usable[names]].reshape(len(names), -1)
+    for kind in np.unique(kinds):
+        here = kinds == kind
+        order = names[:, here]
+        out[:, here & usable] = order[usable[order]].reshape(len(names), -1)
     return out
 
 

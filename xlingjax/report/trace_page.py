@@ -54,8 +54,7 @@ def build(tree: xr.DataTree) -> list[Section]:
         probe = until_last_sound(tree, tree.children["probe"].to_dataset(inherit=False))
         sections.append(Section("Language identity by layer", [*figures.probe(probe), _confusions(probe)]))
     sections += [_concepts(experts, claims), _pairs(experts, claims), _reach(claims, experts),
-                 _length(datasets(tree, "matched")),
-                 _neurons(tree), _health(tree)]
+                 _length(datasets(tree, "matched")), _neurons(tree), _health(tree)]
     return sections
 
 
@@ -74,7 +73,7 @@ def _sharing(claims: Mapping[str, xr.Dataset]) -> Section:
         parts.append(Table(
             ["pairs", *shown.values()],
             rows, f"Last sound checkpoint, group “{group}”, {one.attrs['concepts']} concepts, k = {one.attrs['k']}; "
-            f"smallest attainable p {one.attrs['smallest_p']:.3f}"))
+            f"smallest attainable p {one.attrs['smallest_p']:.3f}, of names {one.attrs['smallest_name_p']:.3f}"))
     parts.append(figures.persistence(claims))
     return Section("Sharing over training", parts)
 

@@ -15,9 +15,8 @@ def summary(tree: xr.DataTree) -> list[str]:
     The rules: sharing is reported for a group only where the overlap of pre-training languages
     exceeds the simultaneous bands of the joint null and of permuted concept names at the last sound
     checkpoint (of several runs: the mean exceeds the mean bands, and the excess over either null lies
-    above zero between runs), a rise only where the interval of the
-    shared fraction's change lies above zero, abstraction only where both anchor-free rungs exceed
-    their null by two standard deviations.
+    above zero between runs), a rise only where the interval of the shared fraction's change lies above
+    zero, abstraction only where both anchor-free rungs exceed their null by two standard deviations.
     """
     claims = {name: until_last_sound(tree, node.to_dataset(inherit=False))
               for name, node in tree.children["claims"].children.items()}
