@@ -79,7 +79,7 @@ def test_without_a_second_concept_of_a_kind_nothing_is_called_shared() -> None:
 
 
 def test_names_are_permuted_at_the_spread_of_their_own_checkpoint() -> None:
-    """Loanwords: overlap and the spread of its permutations fall together, so that the last is as clear as the first."""
+    """As loanwords have it: overlap and the spread of its permutations fall together."""
     cross = np.array([0.5, 0.45, 0.4, 0.06])
     trace = made(cross, null=0.01)
     draws = np.random.default_rng(1).normal(0.2, 0.1, 99)[:, None] * cross  # of a full match, four standard deviations

@@ -151,14 +151,14 @@ def ladder(datasets: Mapping[str, xr.Dataset], classes: Mapping[str, np.ndarray]
             axes.set_xticks(range(len(rungs)), rungs, rotation=40, ha="right")
             axes.set_title(group)
             axes.set_ylabel("experts shared (share of k)")
-        grid[0].set_ylim(bottom=0)
-        grid[0].legend(fontsize=8)
+            style.share_axis(axes)
+        style.legend_below(canvas, grid[0], columns=4)
         return Figure("ladder", style.png(canvas), "the sharing ladder", (
             "How much sharing survives as explanations are taken away, from left to right in each panel: "
             "detectors of single tokens, the model before training, the trained model, the trained model "
             "without positives that hold an anchor piece, and with shared pieces left out of the pooling. "
-            "Grey: each rung's own joint null. Sharing is called abstract where the last two rungs stand "
-            "above it."))
+            "Grey: each rung's own joint null; the scale is logarithmic above 0.01. Sharing is called abstract "
+            "where the last two rungs stand above it."))
 
 
 def layers(experts: xr.Dataset, pairs: np.ndarray, group: str, name: str) -> Figure:
