@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 import tiny_trace
+import xarray as xr
 
-from xlingjax.analyses.ladder import anchor_rungs, choose_pairs
+from xlingjax.analyses.ladder import KEPT, anchor_rungs, choose_pairs, rung
 from xlingjax.corpora import mini_world
 from xlingjax.corpora.anchors import concept_anchors, without_pieces
 from xlingjax.corpora.tokenising import tokenise
@@ -54,3 +55,19 @@ def test_the_chosen_pairs_meet_every_language_about_equally_often() -> None:
     met = [sum(name in pair for pair in chosen) for name in languages]
     assert len(set(chosen)) == len(languages) and set(met) <= {1, 2, 3}
     assert len(choose_pairs(corpus, 10_000)) == len(languages) * (len(languages) - 1) // 2
+
+
+def test_a_rung_keeps_the_null_of_permuted_names() -> None:
+    """Each pair's mean and spread over the permutations, the unpermuted draw left out."""
+    rng = np.random.default_rng(0)
+    draws = rng.random((5, 2, 2, 2))
+    pair = ("language", "language_b", "k")
+    full = {name: (("adjustment", *pair), rng.random((1, 2, 2, 2))) for name in KEPT}
+    dataset = xr.Dataset(
+        {**full, "name_draws": (("adjustment", "name_draw", *pair), draws[None])},
+        coords={"adjustment": ["raw"], "k": [5, 10]},
+        attrs={"k": 10},
+    )
+    found = rung(dataset)
+    np.testing.assert_allclose(found["name_null"], draws[1:, ..., 1].mean(0))
+    np.testing.assert_allclose(found["name_null_sd"], draws[1:, ..., 1].std(0, ddof=1))

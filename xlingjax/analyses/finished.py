@@ -19,7 +19,7 @@ from xlingjax.responses.jobs import tokenizer_fingerprint
 
 RESULT = "checkpoint.nc"  # in a checkpoint's folder, written when all of it is known
 RECORD = "source.json"  # written after it; a result without one is made again
-FORMAT = 2  # of a result, as its record says; one of another format is made again
+FORMAT = 3  # of a result, as its record says; one of another format is made again
 
 
 def sign(source: Source, tokenizer: Any) -> list[Any] | None:

@@ -3,7 +3,8 @@
 Rungs (METHOD section 1 B, point 8): token-identity detectors as a pseudo-model; the untrained model;
 the trained model; the trained model on positives without anchors; the trained model with anchors left
 in the context but out of the pooling. Each rung is the same analysis with the same seed, so that the
-numbers can be laid side by side. Sharing is called abstract where the last two stand above their null.
+numbers can be laid side by side. Sharing is called abstract where the last two stand above both nulls,
+jointly permuted labels and permuted concept names.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -35,7 +36,7 @@ RUNGS = {
 }
 FEW = 4  # draws of the null where every concept leaves out other sentences
 KEPT = ("overlap_mean", "null_overlap", "null_overlap_sd", "p", "shared_fraction")
-KEPT_AS = ("overlap", *KEPT[1:])  # their names on a rung
+KEPT_AS = ("overlap", *KEPT[1:], "name_null", "name_null_sd")  # what a rung holds
 
 
 def expert_inputs(corpus: Corpus, tokens: Tokens) -> dict[str, Any]:
@@ -49,8 +50,10 @@ def expert_inputs(corpus: Corpus, tokens: Tokens) -> dict[str, Any]:
 
 def rung(dataset: xr.Dataset) -> xr.Dataset:
     """What the ladder keeps of a `concept_experts` dataset: pairs at the default k, raw experts."""
-    chosen = dataset.sel(adjustment="raw", k=dataset.attrs["k"], drop=True)[list(KEPT)]
+    one = dataset.sel(adjustment="raw", k=dataset.attrs["k"], drop=True)
+    chosen, of_names = one[list(KEPT)], one["name_draws"].isel(name_draw=slice(1, None))
     return chosen.rename(overlap_mean="overlap").assign(
+        name_null=of_names.mean("name_draw"), name_null_sd=of_names.std("name_draw", ddof=1),
         positives_left=xr.full_like(chosen["p"], 1.0).where(chosen["p"].notnull()))
 
 

@@ -40,7 +40,7 @@ def summary_rows(tree: xr.DataTree) -> list[list[str]]:
 
 
 def _shown(value: float) -> str:
-    return "-" if np.isnan(value) else f"{value:.3f}"
+    return "-" if np.isnan(value) else f"{value:z.3f}"
 
 
 def summary_table(tree: xr.DataTree, as_csv: bool = False) -> str:

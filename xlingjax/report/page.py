@@ -123,7 +123,7 @@ def _cell(value: object) -> str:
     if isinstance(value, int):
         return f'<td class="number">{value:,}</td>'
     if isinstance(value, float):
-        return f'<td class="number">{"&ndash;" if value != value else f"{value:.3f}"}</td>'
+        return f'<td class="number">{"&ndash;" if value != value else f"{value:z.3f}"}</td>'
     return f"<td>{html.escape(str(value))}</td>"
 
 

@@ -142,23 +142,26 @@ def ladder(datasets: Mapping[str, xr.Dataset], classes: Mapping[str, np.ndarray]
             rungs = [str(rung) for rung in datasets[group]["rung"].values]
             for i, (pairs, chosen) in enumerate(classes.items()):
                 x = np.arange(len(rungs)) + (i - (len(classes) - 1) / 2) * 0.18
-                over, null, spread = (np.array([mean_over(datasets[group][what].sel(rung=rung), chosen)
-                                                for rung in rungs])
-                                      for what in ("overlap", "null_overlap", "null_overlap_sd"))
-                axes.errorbar(x, null, yerr=2 * spread, fmt="_", color=style.NULL, capsize=2,
-                              label="joint null, 2 sd" if i == 0 else None)
-                axes.plot(x, over, linestyle="", marker=style.MARKERS[i], color=style.PALETTE[i], label=pairs)
+                on = {what: np.array([mean_over(datasets[group][what].sel(rung=rung), chosen) for rung in rungs])
+                      for what in ("overlap", "null_overlap", "null_overlap_sd", "name_null", "name_null_sd")}
+                for null, shift, colour, label in (
+                        ("null_overlap", -0.04, style.NULL, "joint null, 2 sd"),
+                        ("name_null", 0.04, style.PALETTE[5], "concept-name null, 2 sd")):
+                    axes.errorbar(x + shift, on[null], yerr=2 * on[f"{null}_sd"], fmt="_", color=colour, capsize=2,
+                                  label=label if i == 0 else None)
+                axes.plot(x, on["overlap"], linestyle="", marker=style.MARKERS[i], color=style.PALETTE[i], label=pairs)
             axes.set_xticks(range(len(rungs)), rungs, rotation=40, ha="right")
             axes.set_title(group)
             axes.set_ylabel("experts shared (share of k)")
             style.share_axis(axes)
-        style.legend_below(canvas, grid[0], columns=4)
+        style.legend_below(canvas, grid[0], columns=5)
         return Figure("ladder", style.png(canvas), "the sharing ladder", (
             "How much sharing survives as explanations are taken away, from left to right in each panel: "
             "detectors of single tokens, the model before training, the trained model, the trained model "
             "without positives that hold an anchor piece, and with shared pieces left out of the pooling. "
-            "Grey: each rung's own joint null; the scale is logarithmic above 0.01. Sharing is called abstract "
-            "where the last two rungs stand above it."))
+            "Bars: each rung's own nulls, labels permuted alike in all languages and concept names permuted within "
+            "a kind; the scale is logarithmic above 0.01. Sharing is called abstract where the last two rungs "
+            "stand above both."))
 
 
 def layers(experts: xr.Dataset, pairs: np.ndarray, group: str, name: str) -> Figure:

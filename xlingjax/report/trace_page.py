@@ -114,11 +114,11 @@ def _ladder(tree: xr.DataTree, claims: Mapping[str, xr.Dataset]) -> Section:
             for name, pairs in classes.items():
                 at = one.sel(rung=rung)
                 numbers = [figures.mean_over(at[what], pairs) for what in (
-                    "overlap", "null_overlap", "shared_fraction", "positives_left")]
+                    "overlap", "null_overlap", "name_null", "shared_fraction", "positives_left")]
                 rows.append([group, str(rung), name, *numbers])
     return Section("Anchors against abstraction", [
         figures.ladder(ladders, classes),
-        Table(["group", "rung", "pairs", "overlap", "joint null", "shared fraction", "left"], rows,
+        Table(["group", "rung", "pairs", "overlap", "joint null", "name null", "shared fraction", "left"], rows,
               "Means over language pairs at the last sound checkpoint; “left”: positives (sentences, for the "
               "last rung) still counted")])
 

@@ -16,7 +16,7 @@ def summary(tree: xr.DataTree) -> list[str]:
     exceeds the simultaneous bands of the joint null and of permuted concept names at the last sound
     checkpoint (of several runs: the mean exceeds the mean bands, and the excess over either null lies
     above zero between runs), a rise only where the interval of the shared fraction's change lies above
-    zero, abstraction only where both anchor-free rungs exceed their null by two standard deviations.
+    zero, abstraction only where both anchor-free rungs exceed both nulls by two standard deviations.
     """
     claims = {name: until_last_sound(tree, node.to_dataset(inherit=False))
               for name, node in tree.children["claims"].children.items()}
@@ -58,7 +58,7 @@ def until_last_sound(tree: xr.DataTree, dataset: xr.Dataset) -> xr.Dataset:
 
 def _number(values: xr.DataArray, pairs: int) -> str:
     value = float(values.isel(pairs=pairs))
-    return "not estimable" if np.isnan(value) else f"{value:.3f}"
+    return "not estimable" if np.isnan(value) else f"{value:z.3f}"
 
 
 def _above(one: xr.Dataset, group: str) -> str:
@@ -103,7 +103,7 @@ def _fraction(one: xr.Dataset, group: str) -> str:
     value = float(last["shared_fraction"].isel(pairs=0))
     if np.isnan(value):
         return f"{group}: the shared fraction is not estimable, because ceilings are not above their null."
-    text = (f"{group}: shared fraction {value:.3f} [{_number(last['shared_fraction_low'], 0)}, "
+    text = (f"{group}: shared fraction {value:z.3f} [{_number(last['shared_fraction_low'], 0)}, "
             f"{_number(last['shared_fraction_high'], 0)}] at the last sound checkpoint")
     low, high = float(one["rise_low"].isel(pairs=0)), float(one["rise_high"].isel(pairs=0))
     start = int(one["rise_from"].isel(pairs=0))
@@ -123,17 +123,16 @@ def _abstract(ladder: xr.Dataset, one: xr.Dataset, group: str) -> str:
         verdicts: list[bool | None] = []
         for rung in ("no anchor sentences", "anchors not pooled"):
             at = ladder.sel(rung=rung)
-            over, null, sd = (at[what].transpose("language", "language_b").values[pairs]
-                              for what in ("overlap", "null_overlap", "null_overlap_sd"))
-            known = ~np.isnan(over) & ~np.isnan(null)
-            if not known.any():
-                verdicts.append(None)
-                continue
-            # Pairs share languages, so their nulls are not independent: the mean sd is not divided.
-            verdicts.append(bool(over[known].mean() > null[known].mean() + 2 * sd[known].mean()))
+            for null in ("null_overlap", "name_null"):
+                over, mean, sd = (at[what].transpose("language", "language_b").values[pairs]
+                                  for what in ("overlap", null, f"{null}_sd"))
+                known = ~np.isnan(over) & ~np.isnan(mean)
+                # Pairs share languages, so their nulls are not independent: the mean sd is not divided.
+                verdicts.append(bool(over[known].mean() > mean[known].mean() + 2 * sd[known].mean())
+                                if known.any() else None)
         said.append(f"{name} pairs: " + (
-            "not estimable" if None in verdicts else "above the null on both anchor-free rungs" if all(verdicts)
-            else "not above the null on both anchor-free rungs"))
+            "not estimable" if None in verdicts else "above both nulls on both anchor-free rungs" if all(verdicts)
+            else "not above both nulls on both anchor-free rungs"))
     return f"{group}, sharing that anchors do not explain: {'; '.join(said)}." if said else (
         f"{group}: no pair of pre-training languages for the ladder.")
 
@@ -149,7 +148,7 @@ def _controls(tree: xr.DataTree, claims: dict[str, xr.Dataset]) -> list[str]:
         last = one.isel(checkpoint=-1).sel(pairs="unseen")
         above = bool(last["above"])
         out.append(f"{one.attrs['group']}, control: pairs with {', '.join(unseen)}, which pre-training never saw, "
-                   f"overlap by {float(last['overlap']):.3f}, {'above' if above else 'not above'} the band "
+                   f"overlap by {float(last['overlap']):z.3f}, {'above' if above else 'not above'} the band "
                    f"({float(last['band']):.3f}).")
     return out
 
