@@ -8,12 +8,8 @@ too long for is measured on a part and scaled up, and the row says so. Every sid
 ours is compiled beforehand. References need `pip install xlingjax[test]`.
 """
 
-import datetime
 import functools
 import importlib
-import importlib.metadata
-import os
-import platform
 import tempfile
 import time
 from collections.abc import Callable
@@ -24,6 +20,7 @@ import jax
 import numpy as np
 from absl import flags
 
+from experiments._machine import cores, machine
 from experiments._main import run
 from experiments._peers import (
     SITES,
@@ -102,10 +99,6 @@ def in_turns(*sides: Callable[[], Any]) -> list[tuple[float, Any]]:
             results[number] = side()
             seconds[number].append(time.perf_counter() - begin)
     return [(float(np.median(times)), result) for times, result in zip(seconds, results)]
-
-
-def cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 # Average precision
@@ -308,25 +301,6 @@ def cold(shapes: Shapes) -> list[Row]:
             Row(f"{TOPICS} concepts cold, {work}", f"the ml-selfcond way (one, x {TOPICS})", b, TOPICS * theirs, "")]
 
 
-def machine() -> str:
-    """What the table was measured on."""
-    model = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        names = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines()
-                 if line.startswith("model name")]
-        model = names[0] if names else model
-    versions = []
-    for name in ("jax", "numpy", "torch", "scikit-learn", "transformers"):
-        try:
-            versions.append(f"{name} {importlib.metadata.version(name)}")
-        except importlib.metadata.PackageNotFoundError:
-            versions.append(f"{name} absent")
-    return (f"{datetime.date.today()}, {cores()} cores of {model}, {jax.devices()[0].device_kind}, "
-            f"Python {platform.python_version()}, {', '.join(versions)}, size {FLAGS.size}, "
-            f"median of {FLAGS.repeats}")
-
-
 def table(rows: list[Row]) -> str:
     lines = ["| work | against | ours (s) | theirs (s) | times as fast | apart |",
              "|---|---|---:|---:|---:|---|"]
@@ -348,7 +322,7 @@ def main() -> None:
         for name in FLAGS.parts:
             rows += parts[name](SIZES[FLAGS.size])
             bar.update(1)
-    print(machine() + "\n")
+    print(f"{machine()}, size {FLAGS.size}, median of {FLAGS.repeats}\n")
     print(table(rows))
 
 

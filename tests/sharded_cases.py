@@ -142,7 +142,7 @@ def test_a_fresh_model_is_the_same_on_any_mesh(own) -> None:
 
 
 def test_the_plan_says_what_is_split_and_what_is_not(own) -> None:
-    text = str(xl.plan(load_model(own[0], mesh=make_mesh("model:8")), own[1], measure=False))
+    text = str(xl.plan(load_model(own[0], mesh=make_mesh("model:8")), own[1], measure="nothing"))
     assert "mesh        model 8; bytes are of each device" in text
     assert "replicated  layers/attn/out/kernel (4 heads over 8)" in text
 

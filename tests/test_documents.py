@@ -71,8 +71,8 @@ def test_help_says_what_every_flag_is(experiment):
     assert code == 0 and "Traceback" not in text, text[-2000:]
     assert f"python -m experiments.{experiment}" in text, "the command stands at the head"
     several = {"workdir", "seeds"}
-    wanted = {
-        "benchmark": set(), "replicates": {"workdir"}, "real_text": several, "small_world": several}  # fmt: skip
+    wanted = {"benchmark": set(), "plan": set(), "real_size": {"workdir"}, "replicates": {"workdir"},
+              "real_text": several, "small_world": several}  # fmt: skip
     assert wanted.get(experiment, {"workdir", "seed"}) <= flags_of(experiment)
 
 

@@ -114,7 +114,7 @@ def test_trace_finds_what_was_planted_and_says_so(tmp_path):
     said = summary(tree)
     assert said[0] != NOTHING and "above the joint null" in said[0], said
     assert "for good since checkpoint step8" in said[0], said
-    assert "cross script pairs: above the null on both" in " ".join(said), said
+    assert "cross script pairs: above both nulls on both" in " ".join(said), said
     sets = tree["experts/planted"]["expert"].values[-1, 0]  # [G, C, k]
     right = [truth.experts[g, c, sets[g, c]].mean() for g in range(3) for c in range(4)]
     assert min(right) == 1

@@ -135,7 +135,7 @@ def listen(event, seconds, **about):
         names.append(event)
 jax.monitoring.register_event_duration_secs_listener(listen)
 model, other, tokens = tiny.model(), tiny.model(seed=1), tiny.sentences(800, longest=16)
-planned = plan(model, tokens, batch_tokens=160, measure=False)
+planned = plan(model, tokens, batch_tokens=160, measure="nothing")
 before = len(names)
 collect(model, tokens, batch_tokens=160)
 first = len(names) - before

@@ -1,5 +1,6 @@
 """What the plan says is what happens."""
 
+import dataclasses
 import re
 import shutil
 
@@ -9,6 +10,7 @@ import tiny
 
 from xlingjax.errors import InputError
 from xlingjax.models.config import TransformerConfig
+from xlingjax.models.placing import abstract_model
 from xlingjax.responses import collect, plan, planning
 from xlingjax.responses.jobs import prepare
 from xlingjax.responses.planning import device_bytes
@@ -42,10 +44,29 @@ def test_device_bytes(config):
 
 
 @pytest.mark.promise
+def test_a_model_without_weights_is_planned_as_the_one_with_them():
+    config = dataclasses.replace(WIDE, vocab_size=tiny.CONFIG.vocab_size)
+    model, tokens = tiny.model(config), tiny.sentences(200, lengths=(6, 20, 60, 100))
+    known, thought = (
+        plan(one, tokens, batch_tokens=1024, measure="memory")
+        for one in (model, abstract_model(config, name=model.name))
+    )
+    assert known == thought and known.temporary_bytes > 0 and known.seconds is None
+
+
+def test_what_is_not_measured_and_how_large_a_device_is_are_arguments():
+    model, tokens = abstract_model(tiny.CONFIG), tiny.sentences(50)
+    with pytest.raises(InputError, match="measure is 'all'; choose among nothing, memory, time"):
+        plan(model, tokens, measure="all")
+    with pytest.raises(InputError, match="a device has 20 kB"):
+        plan(model, tokens, measure="memory", device_limit=20_000)
+
+
+@pytest.mark.promise
 @pytest.mark.parametrize("count, pool", [(1, "max"), (100, "max"), (333, "argmax")])
 def test_disk_bytes_are_exact(tmp_path, count, pool):
     model, tokens = tiny.model(), tiny.sentences(count)
-    planned = plan(model, tokens, pool=pool, workdir=tmp_path, batch_tokens=512, measure=False)
+    planned = plan(model, tokens, pool=pool, workdir=tmp_path, batch_tokens=512, measure="nothing")
     collect(model, tokens, pool=pool, workdir=tmp_path, batch_tokens=512)
     assert planned.disk_bytes == sum(
         path.stat().st_size for path in (tmp_path / "arrays").rglob("c.*")
@@ -62,7 +83,7 @@ def test_batches_and_text():
     assert planned.seconds > 0
     text = str(planned)
     assert "360 neurons at attn.qkv, attn.out, mlp.up, mlp.down" in text and "200" in text
-    assert "unknown (no batch was timed)" in str(plan(model, tokens, measure=False))
+    assert "unknown (no batch was timed)" in str(plan(model, tokens, measure="nothing"))
 
 
 def test_a_batch_too_large_for_the_device_is_refused_with_one_that_fits(monkeypatch):

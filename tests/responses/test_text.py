@@ -48,7 +48,7 @@ def test_hostile_text(model):
         np.isnan(responses.matrix()).all(axis=1).tolist() == [False] * 2 + [True] * 3 + [False] * 2
     )
     assert "1 cut to the context, 3 without a counted token" in str(
-        plan(model, corpus(*TEXTS), max_length=50, measure=False)
+        plan(model, corpus(*TEXTS), max_length=50, measure="nothing")
     )
 
 

@@ -11,6 +11,7 @@ from jaxtyping import PRNGKeyArray
 
 from xlingjax.errors import InputError
 from xlingjax.models.config import TransformerConfig
+from xlingjax.models.model import Model
 from xlingjax.models.transformer import Params, init_params
 from xlingjax.models.weights.fingerprint import leaf_name
 from xlingjax.sharding import Placement, device_memory, mesh_of
@@ -88,3 +89,33 @@ def without_padding(params: Params, config: TransformerConfig) -> dict[str, Any]
         return np.asarray(leaf)[tuple(map(slice, own.shape))]
 
     return jax.tree_util.tree_map_with_path(cut, dict(params), shapes)
+
+
+def abstract_model(
+    config: TransformerConfig, dtype: str = "float32", mesh: Mesh | None = None, tokenizer: Any = None, *,
+    name: str = "", family: str = "",
+) -> Model:
+    """A model without weights: shapes, types and places of its parameters, to be planned and compiled.
+
+    Args:
+        config: the transformer.
+        dtype: of every parameter.
+        mesh: where they would lie; None: the default device.
+        tokenizer, name, family: as of `Model`.
+
+    >>> from xlingjax.models.config import TransformerConfig
+    >>> small = TransformerConfig(vocab_size=11, layers=2, width=8, heads=2, mlp_width=32)
+    >>> abstract_model(small).params["layers"]["mlp"]["up"]["kernel"].shape
+    (2, 8, 32)
+    """
+    place = None if mesh is None else placement_of(config, mesh)
+    alone = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+
+    def placed(path: Any, leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+        if place is None:
+            return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=alone)
+        shape = place.padded(leaf_name(path), leaf.shape)
+        return jax.ShapeDtypeStruct(shape, leaf.dtype, sharding=place.sharding(leaf_name(path), shape))
+
+    params = jax.tree_util.tree_map_with_path(placed, abstract_params(config, dtype))
+    return Model(params, config, tokenizer, "no weights", name, family)

@@ -21,6 +21,7 @@ from xlingjax.responses.stepping import pooled_step
 from xlingjax.sharding import batch_sharding, batch_shards, device_memory, mesh_of
 
 WORKDIR_RESERVE = 2**24  # bytes left for the records beside the responses
+MEASURES = ("nothing", "memory", "time")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,12 +118,15 @@ def plan(
     where: Where = None,
     batch_tokens: int = BATCH_TOKENS,
     max_length: int | None = None,
-    measure: bool = True,
+    measure: str = "time",
+    device_limit: int | None = None,
 ) -> Plan:
     """What `collect` with the same arguments will need.
 
     Args:
-        measure: compile the largest shape and run it twice, for the temporary bytes and the time.
+        measure: "nothing"; "memory", the largest shape is compiled for the temporary bytes; "time", it
+            is also run twice. A model without weights (`abstract_model`) can be compiled, not run.
+        device_limit: bytes of a device; by default what the devices here have.
         model, corpus, sites, pool, workdir, where, batch_tokens, max_length: see `collect`; a
             `workdir` is checked for room.
 
@@ -130,6 +134,8 @@ def plan(
         InputError: an argument cannot be used, the disk of `workdir` has too little room, or (where
             measured) a batch needs more memory than a device has.
     """
+    if measure not in MEASURES:
+        raise InputError(f"measure is {measure!r}; choose among {', '.join(MEASURES)}")
     job = prepare(
         model, corpus, sites, pool, where, batch_tokens, max_length, in_memory=workdir is None
     )
@@ -142,7 +148,11 @@ def plan(
     read = sum(length * rows * count for (length, rows), count in shapes.items())
     row_bytes = 4 * job.neurons.total
     output = row_bytes * max(rows for _, rows in shapes)
-    temporary, seconds = _measure(model, job, read, len(shapes), output) if measure else (None, None)
+    temporary, seconds = None, None
+    if measure != "nothing":
+        compiled, largest, compiling, temporary = _compile(model, job, output, device_limit)
+        if measure == "time":
+            seconds = compiling * len(shapes) + _run(model, job, compiled, largest) * read
     return Plan(
         sites=tuple(job.neurons.shapes),
         neurons=job.neurons.total,
@@ -195,8 +205,10 @@ def check_room(workdir: Path, needed: int) -> None:
         )
 
 
-def _measure(model: Any, job: Job, read: int, shapes: int, output: int) -> tuple[int | None, float]:
-    """(temporary bytes of the largest shape, seconds of the whole run); see that it fits before it runs."""
+def _compile(
+    model: Any, job: Job, output: int, limit: int | None
+) -> tuple[Any, int, float, int | None]:
+    """(program, its batch, seconds to compile, temporary bytes) of the largest shape, seen to fit."""
     config = model.config
 
     def load(batch: int) -> int:
@@ -204,27 +216,32 @@ def _measure(model: Any, job: Job, read: int, shapes: int, output: int) -> tuple
         return rows * length * (config.width * 6 + config.mlp_width * 2 + config.heads * length)
 
     largest = max(range(len(job.batches)), key=load)
-    arrays = hosts.to_devices(job.inputs(largest), batch_sharding(model.params))
+    where = batch_sharding(model.params)
+    arrays = [jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=where) for array in job.inputs(largest)]
     begin = time.perf_counter()
     compiled = pooled_step.lower(model.params, config, job.capture, *arrays).compile()
     compiling = time.perf_counter() - begin
     analysis = compiled.memory_analysis()
-    if analysis is not None:
-        passing = int(analysis.temp_size_in_bytes) + 2 * output // batch_shards(model.params)
-        _require_memory(device_bytes(model.params), passing, arrays[0].shape)
-    for _ in range(2):  # the first run warms up
+    if analysis is None:
+        return compiled, largest, compiling, None
+    temporary = int(analysis.temp_size_in_bytes)
+    passing = temporary + 2 * output // batch_shards(model.params)
+    _require_memory(device_bytes(model.params), passing, arrays[0].shape, limit or device_memory())
+    return compiled, largest, compiling, temporary
+
+
+def _run(model: Any, job: Job, compiled: Any, batch: int) -> float:
+    """Seconds a token of a batch takes; the first run warms up."""
+    arrays = hosts.to_devices(job.inputs(batch), batch_sharding(model.params))
+    for _ in range(2):
         begin = time.perf_counter()
         jax.block_until_ready(compiled(model.params, *arrays))
         running = time.perf_counter() - begin
-    return (
-        None if analysis is None else int(analysis.temp_size_in_bytes),
-        compiling * shapes + running * read / arrays[0].size,
-    )
+    return running / arrays[0].size
 
 
-def _require_memory(resident: int, passing: int, batch: tuple[int, ...]) -> None:
+def _require_memory(resident: int, passing: int, batch: tuple[int, ...], limit: int | None) -> None:
     """`InputError` where a batch needs more than a device has beside the parameters, with what would fit."""
-    limit = device_memory()
     if limit is None or resident + passing <= limit:
         return
     rows, length = batch
