@@ -1,11 +1,16 @@
 """Several jobs on one workdir end as one: part by part, at once, and refused where they collide."""
 
+import dataclasses
 import fcntl
+import gc
 import os
+import weakref
 
+import jax
 import pytest
 import tiny_trace
 
+from xlingjax.analyses import trace as traces
 from xlingjax.analyses.results import write_tree
 from xlingjax.analyses.trace import trace, trace_part
 from xlingjax.errors import InputError
@@ -45,3 +50,34 @@ def test_jobs_that_collide_are_refused(sources, tmp_path) -> None:
     handle = os.open(tmp_path / "w" / "lock", os.O_RDWR)
     fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)  # every part has let go
     os.close(handle)
+
+
+@pytest.mark.parametrize("other", ["setting", "corpus"])
+def test_a_part_of_another_experiment_is_refused_and_loses_nothing(sources, tmp_path, other) -> None:
+    corpus, settings = tiny_trace.corpus(), dataclasses.replace(tiny_trace.SETTINGS, probe=None, ladder_pairs=0)
+    assert trace_part(sources, corpus, settings, tmp_path, 2, 3) == ["step1"]
+    before = (tmp_path / "step1" / "checkpoint.nc").read_bytes()
+    if other == "setting":
+        settings = dataclasses.replace(settings, k=6)
+    else:
+        corpus = corpus.with_concepts(corpus.concepts[:3])
+    with pytest.raises(InputError, match=r"settings\.k was 5 and is 6" if other == "setting" else "corpus was"):
+        trace_part(sources, corpus, settings, tmp_path, 1, 3)
+    assert not (tmp_path / "step0").exists() and (tmp_path / "step1" / "checkpoint.nc").read_bytes() == before
+
+
+def test_one_checkpoint_is_freed_before_the_next_is_loaded(sources, tmp_path, monkeypatch) -> None:
+    """P5: two checkpoints of a large model do not fit beside each other."""
+    real, held, alive = traces.load_model, [], []
+
+    def load(*arguments, **options):
+        gc.collect()
+        alive.append(sum(reference() is not None for reference in held))
+        model = real(*arguments, **options)
+        held.extend(weakref.ref(leaf) for leaf in jax.tree.leaves(model.params))
+        return model
+
+    monkeypatch.setattr(traces, "load_model", load)
+    settings = dataclasses.replace(tiny_trace.SETTINGS, probe=None, ladder_pairs=0)
+    trace(sources, tiny_trace.corpus(), settings, tmp_path)
+    assert len(alive) >= 3 and alive == [0] * len(alive)
