@@ -18,10 +18,10 @@ from absl import flags
 
 from experiments._machine import machine
 from experiments._main import run
-from xlingjax.analyses.checkpoints import sources
 from xlingjax.analyses.concept_experts import concept_experts
 from xlingjax.analyses.trace import trace
-from xlingjax.analyses.trace_settings import TraceSettings
+from xlingjax.analyses.trace.settings import TraceSettings
+from xlingjax.analyses.trace.sources import sources
 from xlingjax.corpora import mini_world
 from xlingjax.corpora.tokenising import Tokens
 from xlingjax.errors import InputError

@@ -18,12 +18,12 @@ import xarray as xr
 from absl import flags
 
 from experiments._main import run
-from xlingjax.analyses import planted, planted_model_table
+from xlingjax.analyses.planted import model_table, responses
 from xlingjax.analyses.results import write_tree
 from xlingjax.files import locked, write_whole
 from xlingjax.progress import progress
 
-SIZE = flags.DEFINE_enum("size", "small", list(planted.SIZES), "Size of the worlds.")
+SIZE = flags.DEFINE_enum("size", "small", list(responses.SIZES), "Size of the worlds.")
 SEED = flags.DEFINE_integer("seed", 0, "Seed of the worlds and of the permutations.", lower_bound=0)
 WORKDIR = flags.DEFINE_string(
     "workdir", None, "Folder for result.nc and planted.csv of both; by default none is written.")
@@ -31,8 +31,8 @@ WORKDIR = flags.DEFINE_string(
 
 def main() -> None:
     worlds: dict[str, tuple[Any, Callable[..., xr.Dataset]]] = {
-        "responses": (planted.SIZES[SIZE.value], planted.planted_table),
-        "model": (planted_model_table.SIZES[SIZE.value], planted_model_table.model_table)}
+        "responses": (responses.SIZES[SIZE.value], responses.planted_table),
+        "model": (model_table.SIZES[SIZE.value], model_table.model_table)}
     # Held before the worlds are made: a folder that cannot be used is refused at once.
     with locked(Path(WORKDIR.value)) if WORKDIR.value else contextlib.nullcontext():
         _run(worlds)

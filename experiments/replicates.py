@@ -18,9 +18,9 @@ from pathlib import Path
 from absl import flags
 
 from experiments._main import run
-from xlingjax.analyses.replicates import combine
 from xlingjax.analyses.results import open_result, write_tree
-from xlingjax.analyses.tables import replicates_markdown, summary_table
+from xlingjax.analyses.trace.replicates import combine
+from xlingjax.analyses.trace.tables import replicates_markdown, summary_table
 from xlingjax.errors import InputError
 from xlingjax.files import write_whole
 from xlingjax.report.trace_page import write_report

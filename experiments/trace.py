@@ -21,13 +21,13 @@ from absl import flags
 
 from experiments._main import run
 from xlingjax import hosts
-from xlingjax.analyses.checkpoints import Source, expand, sources
 from xlingjax.analyses.language_probe import ProbeSettings
 from xlingjax.analyses.results import write_tree
-from xlingjax.analyses.tables import expertise_table, summary_markdown, summary_table
 from xlingjax.analyses.trace import trace, trace_part
-from xlingjax.analyses.trace_settings import TraceSettings, require_fit
-from xlingjax.analyses.usable import usable
+from xlingjax.analyses.trace.settings import TraceSettings, require_fit
+from xlingjax.analyses.trace.sources import Source, expand, sources
+from xlingjax.analyses.trace.tables import expertise_table, summary_markdown, summary_table
+from xlingjax.analyses.trace.usable import usable
 from xlingjax.corpora import Corpus, mini_world, read_concepts, read_conllu, read_sib200
 from xlingjax.corpora.world import TRACED
 from xlingjax.errors import InputError

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from xlingjax.analyses.tables import summary_markdown
+from xlingjax.analyses.trace.tables import summary_markdown
 from xlingjax.corpora import mini_world
 from xlingjax.files import slug
 from xlingjax.models.families import FAMILIES

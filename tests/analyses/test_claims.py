@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from xlingjax.analyses.claims import claims, pair_classes
+from xlingjax.analyses.trace.claims import claims, pair_classes
 
 LANGUAGES = ["eng", "spa", "rus", "swh"]
 SCRIPTS = {"eng": "LATIN", "spa": "LATIN", "rus": "CYRILLIC", "swh": "LATIN"}

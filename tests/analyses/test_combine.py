@@ -8,7 +8,7 @@ import scipy.stats
 import xarray as xr
 from statsmodels.stats.multitest import multipletests
 
-from xlingjax.analyses.replicates import combine, t_interval
+from xlingjax.analyses.trace.replicates import combine, t_interval
 from xlingjax.errors import InputError
 
 CHECKPOINTS = ["0", "8", "64"]

@@ -7,9 +7,9 @@ import pytest
 import sklearn.metrics
 from tolerances import close
 
-from xlingjax.analyses import planted
 from xlingjax.analyses.concept_experts import concept_experts, default_k
-from xlingjax.analyses.expert_sharing import _among
+from xlingjax.analyses.experts.sharing import _among
+from xlingjax.analyses.planted import responses as planted
 from xlingjax.errors import InputError
 from xlingjax.kernels import resampling
 
@@ -174,11 +174,11 @@ def test_without_parallel_ids_it_says_so(world):
 
 
 def test_same_seed_same_numbers_and_blocks_do_not_matter(world, monkeypatch):
-    from xlingjax.analyses import expert_cells
+    from xlingjax.analyses.experts import cells
     settings = dict(k=16, permutations=4, halvings=2, adjustments=("raw",), name_draws=19, seed=5)
     first = concept_experts(*world[0], **settings)
-    monkeypatch.setattr(expert_cells, "BLOCK_BYTES", 4 * 100 * 12)
-    monkeypatch.setattr(expert_cells, "IN_MEMORY", 0)
+    monkeypatch.setattr(cells, "BLOCK_BYTES", 4 * 100 * 12)
+    monkeypatch.setattr(cells, "IN_MEMORY", 0)
     second = concept_experts(*world[0], **settings)
     assert first.equals(second)
     third = concept_experts(*world[0], **(settings | dict(seed=6)))

@@ -5,7 +5,7 @@ import pytest
 import tiny_trace
 import xarray as xr
 
-from xlingjax.analyses.ladder import KEPT, anchor_rungs, choose_pairs, rung
+from xlingjax.analyses.trace.ladder import KEPT, anchor_rungs, choose_pairs, rung
 from xlingjax.corpora import mini_world
 from xlingjax.corpora.anchors import concept_anchors, without_pieces
 from xlingjax.corpora.tokenising import tokenise

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from xlingjax.analyses import planted
 from xlingjax.analyses.concept_experts import concept_experts
+from xlingjax.analyses.planted import responses as planted
 from xlingjax.errors import InputError
 from xlingjax.kernels import resampling
 

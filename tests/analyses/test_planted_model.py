@@ -7,11 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from xlingjax.analyses import planted, planted_model
-from xlingjax.analyses import planted_model_table as table
-from xlingjax.analyses.checkpoints import sources
+from xlingjax.analyses.planted import model as planted_model
+from xlingjax.analyses.planted import model_table as table
+from xlingjax.analyses.planted import responses as planted
 from xlingjax.analyses.trace import trace
-from xlingjax.analyses.trace_settings import TraceSettings
+from xlingjax.analyses.trace.settings import TraceSettings
+from xlingjax.analyses.trace.sources import sources
 from xlingjax.errors import InputError
 from xlingjax.kernels import resampling
 from xlingjax.models import save_model, taps

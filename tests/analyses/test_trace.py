@@ -11,9 +11,9 @@ import tiny_trace
 import xarray as xr
 
 from xlingjax.analyses.results import read_tree, write_tree
-from xlingjax.analyses.tables import EXPERTISE, expertise_table, summary_table
 from xlingjax.analyses.trace import trace
-from xlingjax.analyses.usable import shuffled, usable_concepts
+from xlingjax.analyses.trace.tables import EXPERTISE, expertise_table, summary_table
+from xlingjax.analyses.trace.usable import shuffled, usable_concepts
 from xlingjax.errors import InputError
 from xlingjax.report.trace_page import write_report
 from xlingjax.report.trace_words import NOTHING, summary

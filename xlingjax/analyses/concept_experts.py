@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from xlingjax.analyses.expert_cells import (
+from xlingjax.analyses.experts.cells import (
     BLOCK_BYTES,
     Data,
     cell_of,
@@ -21,7 +21,7 @@ from xlingjax.analyses.expert_cells import (
     seed_of,
     slices,
 )
-from xlingjax.analyses.expert_sharing import across_halves, bootstrap_overlap
+from xlingjax.analyses.experts.sharing import across_halves, bootstrap_overlap
 from xlingjax.errors import InputError
 from xlingjax.kernels import calibration, experts, length, resampling, sharing
 from xlingjax.kernels.ranking import average_precision

@@ -14,15 +14,16 @@ import numpy as np
 import xarray as xr
 
 from xlingjax import hosts
-from xlingjax.analyses import expert_pieces, health, ladder
-from xlingjax.analyses.checkpoints import SERIES, Source
-from xlingjax.analyses.claims import CLASSES, claims, pair_classes
 from xlingjax.analyses.concept_experts import concept_experts
-from xlingjax.analyses.finished import FORMAT, RESULT, is_finished, record, recorded, sign
+from xlingjax.analyses.experts import pieces
 from xlingjax.analyses.language_probe import probe_checkpoint
 from xlingjax.analyses.results import read_tree, write_tree
-from xlingjax.analyses.trace_settings import TraceSettings, require_fit
-from xlingjax.analyses.usable import shuffled, usable
+from xlingjax.analyses.trace import health, ladder
+from xlingjax.analyses.trace.claims import CLASSES, claims, pair_classes
+from xlingjax.analyses.trace.finished import FORMAT, RESULT, is_finished, record, recorded, sign
+from xlingjax.analyses.trace.settings import TraceSettings, require_fit
+from xlingjax.analyses.trace.sources import SERIES, Source
+from xlingjax.analyses.trace.usable import shuffled, usable
 from xlingjax.corpora.corpus import Corpus
 from xlingjax.corpora.scripts import main_script
 from xlingjax.corpora.tokenising import Tokens, tokenise
@@ -313,7 +314,7 @@ class _Trace:
             sites=self.settings.sites, pool=self.settings.pool,
             batch_tokens=self.settings.batch_tokens, **options)
         out: dict[str, xr.Dataset] = {}
-        shown: list[expert_pieces.SharedExpert] = []
+        shown: list[pieces.SharedExpert] = []
         for name, corpus in self.groups.items():
             inputs = ladder.expert_inputs(corpus, tokens)
             raw = groups[f"experts/{slug(name)}"]
@@ -335,12 +336,12 @@ class _Trace:
                                  compat="override", data_vars="all", combine_attrs="drop")
             out[f"ladder/{slug(name)}"] = together.assign_coords(rung=list(rungs)).assign_attrs(
                 checkpoint=source.label, group=name, k=experts.attrs["k"])
-            best, calls = expert_pieces.shared_experts(
+            best, calls = pieces.shared_experts(
                 model.tokenizer, corpus, tokens, responses, places, experts, name,
                 self.settings.shown)
             out[f"calls/{slug(name)}"] = calls
             shown += best
-        out["neurons"] = expert_pieces.table(shown).assign_attrs(checkpoint=source.label)
+        out["neurons"] = pieces.table(shown).assign_attrs(checkpoint=source.label)
         return out
 
     def _fresh(self, model: Model) -> Matrix:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from xlingjax.analyses.expert_cells import (
+from xlingjax.analyses.experts.cells import (
     Data,
     cell_of,
     labellings,

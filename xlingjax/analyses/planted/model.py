@@ -17,7 +17,7 @@ import numpy as np
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from xlingjax.analyses.planted import Truth, World
+from xlingjax.analyses.planted.responses import Truth, World
 from xlingjax.corpora.corpus import Corpus
 from xlingjax.corpora.tokenising import Tokens, tokenise
 from xlingjax.errors import InputError

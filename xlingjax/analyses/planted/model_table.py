@@ -7,9 +7,9 @@ import numpy as np
 import xarray as xr
 
 from xlingjax.analyses.concept_experts import concept_experts
-from xlingjax.analyses.expert_pieces import shared_experts
-from xlingjax.analyses.planted import Row, Truth, as_table, calibrated_sets, rate
-from xlingjax.analyses.planted_model import SITE, observe, plant_model
+from xlingjax.analyses.experts.pieces import shared_experts
+from xlingjax.analyses.planted.model import SITE, observe, plant_model
+from xlingjax.analyses.planted.responses import Row, Truth, as_table, calibrated_sets, rate
 from xlingjax.corpora.corpus import Corpus
 from xlingjax.models import Model
 from xlingjax.responses import collect

@@ -1,0 +1,1 @@
+"""Worlds whose truth is known: planted responses, a planted transformer, and what the statistics recover."""
