@@ -8,6 +8,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
+from xlingjax.models.cache import Past
 from xlingjax.models.config import TransformerConfig
 from xlingjax.models.positions import alibi_bias, rotate, token_positions, wide
 from xlingjax.models.taps import Taps
@@ -16,24 +17,31 @@ INITIAL = nnx.initializers.normal(0.02)
 
 
 class Context(NamedTuple):
-    """What every layer's attention needs to know of the tokens."""
+    """What every layer's attention needs to know of T tokens that see S, themselves among them."""
 
     positions: Int[Array, "B T"]
-    allowed: Bool[Array, "B 1 T T"]  # query (third axis) may see key (last axis)
-    bias: Float[Array, "B H 1 T"] | None  # added to the scores
+    allowed: Bool[Array, "B 1 T S"]  # query (third axis) may see key (last axis)
+    bias: Float[Array, "B H 1 S"] | None  # added to the scores
 
 
-def read_context(config: TransformerConfig, mask: Bool[Array, "B T"], dtype: DTypeLike) -> Context:
-    """The context of a batch; it follows from the mask alone."""
+def read_context(
+    config: TransformerConfig, mask: Bool[Array, "B S"], dtype: DTypeLike,
+    start: Int[Array, ""] | int = 0, length: int | None = None,
+) -> Context:
+    """The context of the `length` tokens from slot `start` on (all S); it follows from the mask alone."""
     positions = token_positions(mask)
+    slots = jnp.arange(mask.shape[1])
     allowed = mask[:, None, None, :]
+    own, queries = positions, slots
+    if length is not None:
+        own = jax.lax.dynamic_slice_in_dim(positions, start, length, axis=1)
+        queries = start + jnp.arange(length)
     if config.causal:
-        order = jnp.arange(mask.shape[1])
-        allowed = allowed & (order[:, None] >= order[None, :])
+        allowed = allowed & (queries[:, None] >= slots[None, :])
     bias = None
     if config.positions == "alibi":
         bias = alibi_bias(positions, config.heads, wide(dtype))
-    return Context(positions, allowed, bias)
+    return Context(own, allowed, bias)
 
 
 class Attention(nnx.Module):
@@ -60,16 +68,19 @@ class Attention(nnx.Module):
         self.out = linear(config.width)
 
     def __call__(
-        self, x: Float[Array, "B T D"], context: Context, tap: Taps
-    ) -> Float[Array, "B T D"]:
+        self, x: Float[Array, "B T D"], context: Context, tap: Taps, past: Past | None = None
+    ) -> tuple[Float[Array, "B T D"], Past | None]:
+        """The sublayer's output, and the past with these tokens in it."""
         q, k, v = self.queries_keys_values(x, tap)
         q, k, v = tap("attn.q", q), tap("attn.k", k), tap("attn.v", v)
         q, k, v = (h.reshape(*h.shape[:2], -1, self.config.head_width) for h in (q, k, v))
         if self.config.positions == "rotary":
             q, k = (rotate(h, context.positions, self.config.rotary_base) for h in (q, k))
+        if past is not None:
+            past, k, v = past.append(k, v)
         pattern = tap("attn.pattern", attention_pattern(q, k, context))
         heads = tap("attn.heads", mix_values(pattern, v))
-        return tap("attn.out", self.out(heads))
+        return tap("attn.out", self.out(heads)), past
 
     def queries_keys_values(
         self, x: Float[Array, "B T D"], tap: Taps
@@ -87,15 +98,15 @@ class Attention(nnx.Module):
 
 
 def attention_pattern(
-    q: Float[Array, "B T H W"], k: Float[Array, "B T K W"], context: Context
-) -> Float[Array, "B H T T"]:
+    q: Float[Array, "B T H W"], k: Float[Array, "B S K W"], context: Context
+) -> Float[Array, "B H T S"]:
     """Softmax over the keys a query may see, in float32 at least.
 
     The minimum for unseen keys is finite: a query that sees none (padding) stays finite too.
     """
     batch, length, heads, width = q.shape
     grouped = q.reshape(batch, length, k.shape[2], -1, width)
-    scores = jnp.einsum("btkgw,bskw->bkgts", grouped, k).reshape(batch, heads, length, length)
+    scores = jnp.einsum("btkgw,bskw->bkgts", grouped, k).reshape(batch, heads, length, -1)
     scores = scores.astype(wide(q.dtype)) * width**-0.5
     if context.bias is not None:
         scores = scores + context.bias
@@ -104,9 +115,10 @@ def attention_pattern(
 
 
 def mix_values(
-    pattern: Float[Array, "B H T T"], v: Float[Array, "B T K W"]
+    pattern: Float[Array, "B H T S"], v: Float[Array, "B S K W"]
 ) -> Float[Array, "B T D"]:
     """Each head's weighted mean of its values, heads side by side."""
-    batch, length, groups, _ = v.shape
-    grouped = pattern.reshape(batch, groups, -1, length, length)
+    batch, seen, groups, _ = v.shape
+    length = pattern.shape[2]
+    grouped = pattern.reshape(batch, groups, -1, length, seen)
     return jnp.einsum("bkgts,bskw->btkgw", grouped, v).reshape(batch, length, -1)

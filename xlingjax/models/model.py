@@ -13,8 +13,10 @@ from jaxtyping import Array, Bool, Float, Int
 
 from xlingjax.errors import InputError
 from xlingjax.models import taps
+from xlingjax.models.batches import as_bool, check_batch
 from xlingjax.models.config import TransformerConfig
 from xlingjax.models.families import FAMILIES
+from xlingjax.models.generating import generate
 from xlingjax.models.transformer import Params, forward, unembed
 from xlingjax.neurons import NeuronIndex
 
@@ -88,6 +90,8 @@ class Model:
     family: str = ""
     health: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
+    generate = generate
+
     @property
     def sites(self) -> tuple[str, ...]:
         """Every site that can be captured, in the order of the computation."""
@@ -144,7 +148,7 @@ class Model:
             a sentence longer than the learned positions, an unknown site.
         """
         checked_tokens, checked_mask = check_batch(self.config, tokens, mask)
-        counted = checked_mask if where is None else _as_bool("where", where, checked_mask.shape)
+        counted = checked_mask if where is None else as_bool("where", where, checked_mask.shape)
         wanted = taps.read_capture(self.config, capture)
         positions = {site: how for site, how in wanted.items() if isinstance(how, jax.Array)}
         program = tuple((site, None if site in positions else how) for site, how in wanted.items())
@@ -154,40 +158,6 @@ class Model:
         )  # fmt: skip
         captured = {site: captured[site] for site in wanted}  # jit sorts its dicts
         return Output(hidden, captured, edited, self.params, self.config)
-
-
-def check_batch(
-    config: TransformerConfig, tokens: ArrayLike, mask: ArrayLike | None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Tokens as int32 and mask as bool, both `[B, T]`, of a batch that this model can read."""
-    ids = np.asarray(tokens)
-    if ids.ndim != 2 or 0 in ids.shape or not np.issubdtype(ids.dtype, np.integer):
-        raise InputError(
-            f"tokens are {ids.dtype} of shape {ids.shape}; give whole numbers [B, T], not empty"
-        )
-    real = np.ones(ids.shape, bool) if mask is None else _as_bool("mask", mask, ids.shape)
-    outside = ids[real & ((ids < 0) | (ids >= config.vocab_size))]
-    if outside.size:
-        raise InputError(
-            f"token {outside[0]} lies outside the vocabulary of {config.vocab_size}; "
-            "use the tokenizer that belongs to this model"
-        )
-    longest = int(real.sum(axis=1).max())
-    if config.max_length and longest > config.max_length:
-        raise InputError(
-            f"a sentence has {longest} tokens, the model {config.max_length} positions; "
-            "shorten the sentence"
-        )
-    return np.where(real, ids, 0).astype(np.int32), real
-
-
-def _as_bool(name: str, given: ArrayLike, shape: tuple[int, ...]) -> np.ndarray:
-    array = np.asarray(given)
-    if np.issubdtype(array.dtype, np.integer) and np.isin(array, (0, 1)).all():
-        array = array.astype(bool)
-    if array.shape != shape or array.dtype != bool:
-        raise InputError(f"{name} is {array.dtype} of shape {array.shape}; give bool of {shape}")
-    return array
 
 
 @functools.partial(jax.jit, static_argnames=("config", "program"))

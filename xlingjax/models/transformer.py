@@ -16,6 +16,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from xlingjax.errors import InputError
 from xlingjax.models.attention import INITIAL, Attention, Context, read_context
+from xlingjax.models.cache import Cache, Past
 from xlingjax.models.config import TransformerConfig
 from xlingjax.models.positions import sinusoids, wide
 from xlingjax.models.taps import (
@@ -148,15 +149,16 @@ class Block(nnx.Module):
         self.mlp = Mlp(config, dtype, rngs)
 
     def __call__(
-        self, x: Float[Array, "B T D"], context: Context, tap: Taps
-    ) -> Float[Array, "B T D"]:
+        self, x: Float[Array, "B T D"], context: Context, tap: Taps, past: Past | None = None
+    ) -> tuple[Float[Array, "B T D"], Past | None]:
         before = self.config.norm_place == "before"
         h = tap("attn.in", self.attn_norm(x) if before else x)
-        x = x + self.attn(h, context, tap)
+        h, past = self.attn(h, context, tap, past)
+        x = x + h
         x = tap("resid.mid", x if before else self.attn_norm(x))
         h = tap("mlp.in", self.mlp_norm(x) if before else x)
         x = x + self.mlp(h, tap)
-        return tap("resid", x if before else self.mlp_norm(x))
+        return tap("resid", x if before else self.mlp_norm(x)), past
 
 
 class Head(nnx.Module):
@@ -273,12 +275,55 @@ def forward(
     >>> hidden.shape, captured["mlp.up"].shape
     ((3, 5, 8), (2, 3, 32))
     """
+    hidden, captured, _ = _run(params, config, tokens, mask, None, capture, edits, where)
+    return hidden, captured
+
+
+def extend(
+    params: Params,
+    config: TransformerConfig,
+    tokens: Int[Array, "B T"],
+    mask: Bool[Array, "B T"],
+    cache: Cache,
+    *,
+    capture: Capture = (),
+    edits: Mapping[str, Edit] | None = None,
+    where: Bool[Array, "B T"] | None = None,
+) -> tuple[Float[Array, "B T D"], dict[str, Any], Cache]:
+    """`forward` of the tokens that follow those in the cache, which they see; and the cache with them.
+
+    The caller sees to it that T slots are left. Sites of keys and queries are those of the new tokens;
+    `attn.pattern` is `[B, H, T, S]`.
+
+    >>> from xlingjax.models.cache import empty_cache
+    >>> config = TransformerConfig(vocab_size=11, layers=2, width=8, heads=2, mlp_width=32)
+    >>> params = init_params(config, jax.random.key(0))
+    >>> tokens, real = jnp.arange(6)[None], jnp.ones((1, 6), bool)
+    >>> whole, _ = forward(params, config, tokens, real)
+    >>> _, _, cache = extend(params, config, tokens[:, :4], real[:, :4], empty_cache(config, 1, 6, "float32"))
+    >>> rest, _, _ = extend(params, config, tokens[:, 4:], real[:, 4:], cache)
+    >>> bool(jnp.allclose(whole[:, 4:], rest, atol=1e-5))
+    True
+    """
+    hidden, captured, held = _run(params, config, tokens, mask, cache, capture, edits, where)
+    assert held is not None
+    return hidden, captured, held
+
+
+def _run(
+    params: Params, config: TransformerConfig, tokens: Array, mask: Array, cache: Cache | None, capture: Capture,
+    edits: Mapping[str, Edit] | None, where: Array | None,
+) -> tuple[Array, dict[str, Any], Cache | None]:
     dtype = params["embed"]["tokens"]["embedding"].dtype
     wanted = read_capture(config, capture)
     batch, length = tokens.shape
     by_layer, shared = split_layers(read_edits(config, edits, batch, length, dtype))
     where = mask if where is None else where & mask
-    context = read_context(config, mask, dtype)
+    if cache is None:
+        context = read_context(config, mask, dtype)
+    else:
+        seen = jax.lax.dynamic_update_slice_in_dim(cache.mask, mask, cache.filled, axis=1)
+        context = read_context(config, seen, dtype, cache.filled, length)
 
     first = Taps(wanted, shared, mask, where)
     x = nnx.merge(skeleton(config, "embed"), params["embed"])(tokens, mask, context.positions)
@@ -286,22 +331,42 @@ def forward(
 
     block = skeleton(config, "layers")
 
-    def body(x: Array, layer: tuple) -> tuple[Array, dict[str, Any]]:
+    def layer_step(x: Array, layer: tuple, past: Past | None) -> tuple[Array, dict[str, Any], Past | None]:
         layer_params, layer_edits = layer
         edits = {site: shared[site] | layer_edits[site] for site in shared}
         tap = Taps(wanted, edits, mask, where)
-        x = nnx.merge(block, layer_params)(x, context, tap)
-        return x, tap.captured
+        x, past = nnx.merge(block, layer_params)(x, context, tap, past)
+        return x, tap.captured, past
 
-    # A gradient keeps the products of matrices and makes the rest again: less memory, and less time.
-    body = jax.checkpoint(
-        body, policy=jax.checkpoint_policies.dots_saveable, prevent_cse=False
-    )
-    x, captured = jax.lax.scan(body, x, (params["layers"], by_layer))
+    if cache is None:
+        def body(x: Array, layer: tuple) -> tuple[Array, dict[str, Any]]:
+            x, captured, _ = layer_step(x, layer, None)
+            return x, captured
+
+        # A gradient keeps the products of matrices and makes the rest again: less memory, and less time.
+        body = jax.checkpoint(
+            body, policy=jax.checkpoint_policies.dots_saveable, prevent_cse=False
+        )
+        x, captured = jax.lax.scan(body, x, (params["layers"], by_layer))
+    else:
+        start = cache.filled
+
+        # The whole cache is carried, so that the loop writes one token into it and copies nothing.
+        def step(carry: tuple, layer: tuple) -> tuple[tuple, dict[str, Any]]:
+            x, keys, values = carry
+            number, rest = layer
+            x, captured, past = layer_step(x, rest, Past(keys, values, number, start))
+            assert past is not None
+            return (x, past.keys, past.values), captured
+
+        (x, keys, values), captured = jax.lax.scan(
+            step, (x, cache.keys, cache.values),
+            (jnp.arange(config.layers, dtype=jnp.int32), (params["layers"], by_layer)))
+        cache = Cache(keys, values, seen, start + length)
     captured |= jax.tree.map(lambda h: h[None], first.captured)
     if config.final_norm:
         x = nnx.merge(skeleton(config, "norm"), params["norm"])(x)
-    return x, {site: captured[site] for site in wanted}
+    return x, {site: captured[site] for site in wanted}, cache
 
 
 def unembed(
