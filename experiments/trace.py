@@ -19,16 +19,18 @@ from pathlib import Path
 
 from absl import flags
 
+from experiments import _sources
 from experiments._main import run
+from experiments._sources import NAMED, named, refuse_present
 from xlingjax import hosts
 from xlingjax.analyses.language_probe import ProbeSettings
 from xlingjax.analyses.results import write_tree
 from xlingjax.analyses.trace import trace, trace_part
 from xlingjax.analyses.trace.settings import TraceSettings, require_fit
-from xlingjax.analyses.trace.sources import Source, expand, sources
+from xlingjax.analyses.trace.sources import Source, sources
 from xlingjax.analyses.trace.tables import expertise_table, summary_markdown, summary_table
 from xlingjax.analyses.trace.usable import usable
-from xlingjax.corpora import Corpus, mini_world, read_concepts, read_conllu, read_sib200
+from xlingjax.corpora import Corpus, mini_world
 from xlingjax.corpora.world import TRACED
 from xlingjax.errors import InputError
 from xlingjax.files import write_whole
@@ -39,20 +41,11 @@ from xlingjax.training.settings import Settings
 from xlingjax.training.shapes import small_config
 
 FLAGS = flags.FLAGS
+flags.adopt_module_key_flags(_sources)
 _T, _P = TraceSettings(), ProbeSettings()
 
 flags.DEFINE_string("workdir", "runs/trace", "folder of the run; resumes what is there")
-flags.DEFINE_string("model", None, "hub repository or folder with checkpoints; "
-                    "by default a small model is pre-trained on the embedded corpus")
-flags.DEFINE_list("revisions", [], "tags or branches of --model, or sub-folders of it")
-flags.DEFINE_list("subfolders", [], "folders of one revision of --model")
-flags.DEFINE_string("template", None, "name of a revision with {step}, filled in from --step_list")
-flags.DEFINE_list("step_list", [], "steps for --template")
-flags.DEFINE_string("tokenizer", None, "repository or folder of the tokenizer; by default --model's")
-flags.DEFINE_string("concepts", None, "folder of concepts, SIB-200 table, or folder of treebanks")
-flags.DEFINE_list("languages", [], "languages to trace; all by default")
 flags.DEFINE_list("unseen", [], "languages that pre-training never saw, traced as negative controls")
-flags.DEFINE_float("tokens_per_step", None, "tokens of one training step, where the hub does not say")
 flags.DEFINE_list("sites", [], "where neurons are; the outputs of the model's linear maps by default")
 flags.DEFINE_enum("pool", _T.pool, ["max", "mean", "last"], "how a sentence's tokens become one response")
 flags.DEFINE_integer("k", None, "neurons in an expert set; by default 500 in 221,184, at least 20")
@@ -85,7 +78,6 @@ flags.DEFINE_integer("pretrain_steps", 512, "steps of the embedded corpus's mode
 
 FIRST_TRACED = 64  # of the embedded run, beside step 0, to end within minutes
 SMALLER = {"probe_tokens": 250, "ladder_pairs": 2}  # on the embedded corpus, to end within minutes
-NAMED = ("revisions", "subfolders", "template", "step_list", "tokenizer", "concepts", "tokens_per_step")
 EMBEDDED = ("dose", "topics", "pretrain_steps")  # flags of the one way to run, refused in the other
 OWN_FORMS = 16  # of the 45 that mini_world says enough of to trace
 UNSEEN = ("swh",)  # the embedded corpus's negative control: pre-training never sees it
@@ -93,7 +85,7 @@ UNSEEN = ("swh",)  # the embedded corpus's negative control: pre-training never 
 
 def embedded(workdir: Path, wanted: TraceSettings) -> tuple[tuple[Source, ...], Corpus, tuple[str, ...]]:
     """Pre-trains on the embedded corpus; its checkpoints, its probe sentences, its unseen language."""
-    _refuse_present(NAMED, "needs --model, the checkpoints to trace")
+    refuse_present(NAMED, "needs --model, the checkpoints to trace")
     chosen = FLAGS.languages or UNSEEN
     unseen = tuple(FLAGS.unseen) or tuple(name for name in UNSEEN if name in chosen)
     settings = Settings(steps=FLAGS.pretrain_steps, rows=16, leave_out=unseen, seed=FLAGS.seed)
@@ -122,23 +114,10 @@ def traced_concepts(probe: Corpus) -> list[str]:
     return [name for name in probe.concepts if name in chosen]
 
 
-def named() -> tuple[tuple[Source, ...], Corpus, tuple[str, ...]]:
-    """The checkpoints and the corpus that flags name."""
-    _refuse_present(EMBEDDED, "is of the embedded corpus; leave it out with --model")
-    if not FLAGS.model:
-        raise InputError("--model is empty; name a repository or a folder, or leave it out")
-    if FLAGS.concepts is None:
-        raise InputError("--model needs --concepts: a folder of concepts, a SIB-200 table or treebanks")
-    revisions = [name for name in FLAGS.revisions if name]
-    if FLAGS.template is not None:
-        bad = [step for step in FLAGS.step_list if not step.isdigit()]
-        if bad or not FLAGS.step_list:
-            raise InputError(f"--step_list is {','.join(FLAGS.step_list)!r}; give whole numbers for --template")
-        revisions += expand(FLAGS.template, [int(step) for step in FLAGS.step_list])
-    elif FLAGS.step_list:
-        raise InputError("--step_list needs --template, for example --template=global_step{step}")
-    found = sources(FLAGS.model, revisions, FLAGS.subfolders, FLAGS.tokens_per_step)
-    return found, read_corpus(FLAGS.concepts), tuple(FLAGS.unseen)
+def published() -> tuple[tuple[Source, ...], Corpus, tuple[str, ...]]:
+    """The checkpoints and the corpus that flags name, and the unseen languages."""
+    refuse_present(EMBEDDED, "is of the embedded corpus; leave it out with --model")
+    return *named(), tuple(FLAGS.unseen)
 
 
 def _probe_settings() -> ProbeSettings:
@@ -151,28 +130,6 @@ def _chosen(name: str, default: int) -> int:
     if given is not None:
         return int(given)
     return SMALLER[name] if FLAGS.model is None else default
-
-
-def _refuse_present(names: tuple[str, ...], why: str) -> None:
-    for name in names:
-        if FLAGS[name].present:
-            raise InputError(f"--{name} {why}")
-
-
-def read_corpus(name: str) -> Corpus:
-    """A concept folder, a SIB-200 table, or a folder of treebanks, by what is there."""
-    path, languages = Path(name), FLAGS.languages or None
-    if not path.exists():
-        raise InputError(f"--concepts={name} does not exist; give a folder or a SIB-200 table")
-    if path.is_file():
-        return read_sib200(path, languages)
-    if any(path.glob("*.conllu*")):
-        corpus = read_conllu(sorted(path.glob("*.conllu*")), languages=languages, parallel=True)
-        # All features are one group: most have one value that every treebank marks, and an interval
-        # over concepts needs several.
-        return dataclasses.replace(corpus, groups=("feature",) * len(corpus.concepts))
-    corpus = read_concepts(path)
-    return corpus.language(*languages) if languages else corpus
 
 
 def read_shard(text: str | None) -> tuple[int, int] | None:
@@ -217,7 +174,7 @@ def main() -> None:
         batch_tokens=FLAGS.batch_tokens, seed=FLAGS.seed,
         probe=_probe_settings() if FLAGS.probe else None)
     part = read_shard(FLAGS.shard)
-    found, corpus, unseen = embedded(workdir, settings) if FLAGS.model is None else named()
+    found, corpus, unseen = embedded(workdir, settings) if FLAGS.model is None else published()
     settings = dataclasses.replace(settings, unseen=unseen)
     if part is not None:
         made = trace_part(found, corpus, settings, workdir / "trace", *part, tokenizer=FLAGS.tokenizer, say=say)

@@ -242,7 +242,7 @@ def generate(
 def _prompts(model: Any, prompts: Any, mask: ArrayLike | None) -> tuple[np.ndarray, np.ndarray]:
     """Left-padded tokens and mask, at least one real token in every row."""
     if prompts is None:
-        tokens, real = np.array([_beginning(model)]), None
+        tokens, real = np.array([beginning(model)]), None
     elif isinstance(prompts, str) or (isinstance(prompts, Sequence) and prompts and isinstance(prompts[0], str)):
         if mask is not None:
             raise InputError("mask is given with texts, which have their own; leave it out")
@@ -256,7 +256,7 @@ def _prompts(model: Any, prompts: Any, mask: ArrayLike | None) -> tuple[np.ndarr
     return left_padded(tokens, real, int(counts.max()))
 
 
-def _beginning(model: Any) -> list[int]:
+def beginning(model: Any) -> list[int]:
     """What stands before a text: what the tokenizer puts before an empty one, else its BOS."""
     if model.tokenizer is None:
         raise InputError(f"model {model.name!r} has no tokenizer; give prompts as token ids")

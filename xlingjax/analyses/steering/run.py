@@ -1,0 +1,218 @@
+"""The experiment: at each checkpoint experts are found, forced beside their controls, and what is written judged."""
+
+import contextlib
+import dataclasses
+import functools
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from xlingjax import hosts
+from xlingjax.analyses.results import read_tree, write_tree
+from xlingjax.analyses.steering import effects
+from xlingjax.analyses.steering.conditions import EXPERTS, RANDOM, UNFORCED, Chosen, choose, sizes
+from xlingjax.analyses.steering.settings import SteerSettings
+from xlingjax.analyses.steering.summary import summarise
+from xlingjax.analyses.trace.finished import RESULT, is_finished, record, sign
+from xlingjax.analyses.trace.sources import Source
+from xlingjax.corpora.corpus import Corpus
+from xlingjax.errors import InputError
+from xlingjax.files import claim, locked
+from xlingjax.judging.concepts import ConceptJudge, fit_concepts
+from xlingjax.judging.languages import LanguageJudge, LibraryLanguages, confusion, fit_languages
+from xlingjax.judging.splits import split_in
+from xlingjax.models import Model, load_model
+from xlingjax.progress import progress
+from xlingjax.responses.collecting import collect
+
+Say = Callable[[str], None]
+LONGEST = 512  # tokens of a sentence where the model sets no limit
+JUDGES = ("ngrams", "library")
+
+
+class Judges:
+    """Both judges and how they err, from documents that found no expert.
+
+    Args:
+        corpus: these documents.
+        kind: "ngrams", trained on them, or "library", py3langid.
+        concepts: those that are judged.
+    """
+
+    def __init__(self, corpus: Corpus, kind: str, concepts: Sequence[str], seed: int) -> None:
+        if kind not in JUDGES:
+            raise InputError(f"judge {kind!r} is unknown; choose among {', '.join(JUDGES)}")
+        self.languages: LanguageJudge
+        if kind == "ngrams":
+            self.languages, rest = fit_languages(corpus, seed)
+        else:
+            self.languages, rest = LibraryLanguages(corpus.language_names), corpus
+        self.confusion = confusion(self.languages, rest)
+        self.concepts: ConceptJudge = fit_concepts(corpus.with_concepts(concepts), seed)
+
+
+def steer(
+    sources: Sequence[Source], corpus: Corpus, settings: SteerSettings, workdir: str | Path, *, judge: str = "ngrams",
+    tokenizer: Any = None, say: Say | None = None,
+) -> xr.DataTree:
+    """Forces a concept's neurons at each checkpoint, and says which language answers, beside all controls.
+
+    Half of the documents find experts and their values, the other half train and test the judges. Killed and
+    started again, it goes on with the checkpoint it was at.
+
+    Args:
+        sources: the checkpoints, in order.
+        corpus: labelled sentences in several languages.
+        settings: see `SteerSettings`.
+        workdir: responses and the result of each checkpoint are kept here.
+        judge: of languages, "ngrams" or "library".
+        tokenizer: folder or repository of the tokenizer, where the checkpoints bring none.
+        say: gets one line a checkpoint.
+
+    Returns:
+        `effects` over checkpoints (see `summary.summarise`, with `displacement`, `neurons` of each condition),
+        `experts`, the forced neurons, `samples`, texts to read, `judges`, how they err.
+
+    Raises:
+        InputError: checkpoints, corpus and settings do not fit, or the workdir holds another experiment.
+    """
+    say = say or (lambda text: None)
+    for name in (settings.source_language, *([settings.other_language] if settings.other_language else [])):
+        corpus.language(name)
+    chosen = [settings.concept, *([settings.other_concept] if settings.other_concept else [])]
+    corpus.with_concepts(chosen)
+    part = split_in(corpus, (1, 1), settings.seed)
+    finding, judging = corpus.rows(part == 0), corpus.rows(part == 1)
+    judges = Judges(judging, judge, [settings.concept], settings.seed)
+    identity = {"corpus": corpus.fingerprint, "settings": dataclasses.asdict(settings), "judge": judge,
+                "tokenizer": str(tokenizer)}
+    found: list[dict[str, xr.Dataset]] = []
+    with claim(Path(workdir), identity, "steer") as folder:
+        for number, source in enumerate(sources):
+            load = functools.cache(functools.partial(_load, source, settings, tokenizer))
+            home = folder / source.label
+            if not hosts.agreed(is_finished(home, source, tokenizer, load)):
+                signed = sign(source, tokenizer)
+                model = load()
+                with contextlib.ExitStack() as held:
+                    held.enter_context(locked(home))
+                    made = checkpoint(model, finding, judges, settings, home)
+                    write_tree(home / RESULT, made)
+                    record(home, source, signed, model)
+            found.append(read_tree(home / RESULT))
+            say(f"{number + 1}/{len(sources)} {source.label}: {line(found[-1]['effects'], settings)}")
+    return _join(found, sources, corpus, settings, judge)
+
+
+def _load(source: Source, settings: SteerSettings, tokenizer: Any) -> Model:
+    model = load_model(source.name, source.revision, source.subfolder, settings.dtype, tokenizer=tokenizer)
+    if model.tokenizer is None:
+        raise InputError(f"checkpoint {source.label!r} of {source.name} brings no tokenizer; name the folder or "
+                         "repository that has it with --tokenizer")
+    return model
+
+
+def checkpoint(
+    model: Model, finding: Corpus, judges: Judges, settings: SteerSettings, folder: Path,
+) -> dict[str, xr.Dataset]:
+    """One checkpoint: `effects`, `experts`, `samples`, `judges`."""
+    responses = collect(
+        model, finding, settings.sites, settings.pool, folder / "responses", batch_tokens=settings.batch_tokens,
+        max_length=model.config.max_length or LONGEST)
+    chosen = choose(responses.matrix(), responses.neurons, finding, settings)
+    rows = settings.seeds * max(1, len(settings.prompts))
+    with progress(total=(len(chosen.conditions)) * rows, label="texts", unit="texts") as bar:
+        unforced = effects.write(model, {UNFORCED: chosen.conditions[UNFORCED]}, settings, bar.update)
+        conditions, moved = _matched(model, chosen, unforced[UNFORCED], settings)
+        rest = {name: one for name, one in conditions.items() if name != UNFORCED}
+        written = {**unforced, **effects.write(model, rest, settings, bar.update)}
+    judged = {name: effects.judge(model, one, judges.languages, judges.concepts, settings)
+              for name, one in written.items()}
+    summary = summarise(judged, judges.languages.names, judges.confusion, judges.concepts, settings.concept,
+                        settings.draws, settings.seed)
+    summary["displacement"] = ("condition", np.array([moved[name] for name in written]))
+    summary["neurons"] = ("condition", np.array([sizes(conditions)[name] for name in written]))
+    summary.attrs |= {"concept": settings.concept, "source_language": settings.source_language, "k": chosen.k,
+                      "other_language": chosen.other_language, "other_concept": chosen.other_concept,
+                      "doses": json.dumps(chosen.doses)}
+    places = [responses.neurons.neuron(int(flat)) for flat in conditions[EXPERTS].neurons]
+    experts = xr.Dataset(
+        {"ap": ("rank", chosen.ap[:len(places)]), "site": ("rank", [place.site for place in places]),
+         "layer": ("rank", [place.layer for place in places]), "unit": ("rank", [place.unit for place in places]),
+         "value": ("rank", conditions[EXPERTS].value)}, coords={"rank": np.arange(1, len(places) + 1)})
+    return {"effects": summary, "experts": experts, "samples": _samples(written, judged, judges),
+            "judges": _judges(judges, settings)}
+
+
+def _matched(
+    model: Model, chosen: Chosen, unforced: effects.Written, settings: SteerSettings,
+) -> tuple[dict[str, Any], dict[str, float]]:
+    """The conditions with the random neurons' displacement scaled to the experts', and how far each one moves."""
+    conditions = dict(chosen.conditions)
+    moved = {name: 0.0 if name == UNFORCED else effects.displacement(model, one, unforced, settings)
+             for name, one in conditions.items()}
+    if RANDOM in conditions:
+        conditions[RANDOM], moved[RANDOM] = effects.with_matched_norm(
+            model, conditions[RANDOM], moved[EXPERTS], unforced, settings)
+    return conditions, moved
+
+
+def _samples(
+    written: Mapping[str, effects.Written], judged: Mapping[str, effects.Judged], judges: Judges,
+) -> xr.Dataset:
+    names = [*judges.languages.names, "undetermined"]
+    conditions = list(written)
+    verdicts = [[names[i] for i in judged[name].verdict] for name in conditions]
+    clean = lambda text: text.encode("utf-8", "replace").decode("utf-8").replace("\0", "")
+    return xr.Dataset(
+        {"text": (("condition", "row"), [[clean(text) for text in written[name].texts] for name in conditions]),
+         "verdict": (("condition", "row"), verdicts),
+         "nats": (("condition", "row"), np.stack([judged[name].nats for name in conditions])),
+         "called": (("condition", "row", "language"), np.stack([judged[name].called for name in conditions])),
+         "hit": (("condition", "row", "language"), np.stack([judged[name].hits for name in conditions]))},
+        coords={"condition": conditions, "language": list(judges.concepts.languages)})
+
+
+def _judges(judges: Judges, settings: SteerSettings) -> xr.Dataset:
+    c, column = judges.concepts, judges.concepts.concepts.index(settings.concept)
+    found: dict[str, Any] = {}
+    for name, errors in (("classifier", c.classifier), ("lexicon", c.lexicon)):
+        found |= {f"{name}_sensitivity": ("language", errors.sensitivity[:, column]),
+                  f"{name}_false_positives": ("language", errors.false_positives[:, column])}
+    found["agreement"] = ("language", c.agreement[:, column])
+    found["markers"] = ("language", [" ".join(words[column]) for words in c.markers])
+    found["tested_with"] = ("language", c.classifier.present[:, column])
+    found["tested_without"] = ("language", c.classifier.absent[:, column])
+    return xr.Dataset(found, coords={"language": list(c.languages)})
+
+
+def line(summary: xr.Dataset, settings: SteerSettings) -> str:
+    """What a checkpoint showed, in one line."""
+    at = summary.sel(condition=EXPERTS)
+    share = {str(name): float(at["share"].sel(verdict=name)) for name in at["verdict"].values}
+    first = sorted(share, key=lambda name: -share[name])[:3]
+    change = float(at["d_share"].sel(verdict=settings.source_language))
+    return (f"forced, {', '.join(f'{name} {share[name]:.2f}' for name in first)}; {settings.source_language} "
+            f"{change:+.2f} against unforced")
+
+
+def _join(
+    found: Sequence[Mapping[str, xr.Dataset]], sources: Sequence[Source], corpus: Corpus, settings: SteerSettings,
+    judge: str,
+) -> xr.DataTree:
+    labels = [source.label for source in sources]
+    steps = [np.nan if source.step is None else source.step for source in sources]
+    joined = {}
+    for name in ("effects", "experts", "samples"):
+        joined[name] = xr.concat([one[name] for one in found], "checkpoint", join="outer", combine_attrs="override",
+                                 coords="minimal", compat="override", data_vars="all").assign_coords(
+            checkpoint=labels, step=("checkpoint", steps))
+    joined["judges"] = found[-1]["judges"]
+    tree = xr.DataTree.from_dict(joined)
+    tree.attrs = {"model": sources[0].name, "corpus": corpus.name, "corpus_fingerprint": corpus.fingerprint,
+                  "settings": json.dumps(dataclasses.asdict(settings)), "judge": judge}
+    return tree

@@ -1,0 +1,173 @@
+"""The page of a steering experiment: each condition beside its controls, in words and figures, and texts to read."""
+
+import html
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+
+from xlingjax.report import steer_figures as figures
+from xlingjax.report.page import Markup, Section, Table, render, write
+
+SHOWN = 4  # texts a condition
+
+
+def write_steer_report(tree: xr.DataTree, folder: str | Path) -> Path:
+    """Writes `report.html` and its figures as PNG; returns the page's path."""
+    effects = _dataset(tree, "effects")
+    sections = [
+        Section("Which language answers", [figures.shares(effects), _table(effects)]),
+        Section("Over training", [figures.over_training(effects)]),
+        Section("How many neurons it takes", [figures.dose(effects)]),
+        Section("Fluency", [_fluency(effects)]),
+        Section("Texts to read", [_samples(tree, effects)]),
+        Section("The judges and their errors", _judges(tree, effects)),
+        Section("The forced neurons", [_experts(tree)])]
+    title = (f"Forcing “{effects.attrs['concept']}” as found in {effects.attrs['source_language']}: "
+             f"{tree.attrs['model'].rstrip('/').rsplit('/', 1)[-1]}")
+    footer = (f"corpus {tree.attrs['corpus_fingerprint'][:16]} · settings {tree.attrs['settings']} · "
+              f"judge {tree.attrs['judge']}")
+    return write(Path(folder), render(title, steer_summary(tree), sections, footer), sections)
+
+
+def _dataset(tree: xr.DataTree, name: str) -> xr.Dataset:
+    node = tree[name]
+    assert isinstance(node, xr.DataTree)
+    return node.to_dataset(inherit=False)
+
+
+def steer_summary(tree: xr.DataTree) -> list[str]:
+    """The sentences at the head of the page, each decided by a rule.
+
+    An effect is claimed where the interval of the paired difference from unforced lies on one side of zero and so does
+    that of the difference between experts and random neurons' difference; English "wins" only above its unforced share.
+    """
+    effects = _dataset(tree, "effects")
+    source, concept = effects.attrs["source_language"], effects.attrs["concept"]
+    out = []
+    for label in effects["checkpoint"].values:
+        at = effects.sel(checkpoint=label)
+        forced = at.sel(condition="experts")
+        parts = [f"{source} {_change(forced, 'share', verdict=source)}"]
+        if "random neurons" in at["condition"].values:
+            parts.append(f"by random neurons {_change(at.sel(condition='random neurons'), 'share', verdict=source)}")
+        rises = [str(name) for name in at["language"].values
+                 if name != source and float(forced["d_share_low"].sel(verdict=name)) > 0]
+        said = _verdict(at, source)
+        out.append(f"Checkpoint {label}: {said} ({'; '.join(parts)})."
+                   + (f" Above their unforced share: {', '.join(rises)}." if rises else ""))
+        if not np.isnan(float(forced["d_joint"].sel(language=source))):
+            out.append(f"Checkpoint {label}: texts in {source} that show “{concept}”: "
+                       f"{_change(forced, 'joint', language=source)} against unforced.")
+    last = effects.isel(checkpoint=-1).sel(condition="experts")
+    out.append(f"Fluency at the last checkpoint: {float(last['d_nats']):+.2f} nats a token against unforced "
+               f"[{float(last['d_nats_low']):+.2f}, {float(last['d_nats_high']):+.2f}].")
+    out.append("One pre-training run: intervals are over seeds of generation and say nothing of other runs.")
+    return out
+
+
+def _verdict(at: xr.Dataset, source: str) -> str:
+    forced = at.sel(condition="experts", verdict=source)
+    low, high = float(forced["d_share_low"]), float(forced["d_share_high"])
+    if not (low > 0 or high < 0):
+        return f"forcing changes the share of {source} by nothing that can be told"
+    if "random neurons" in at["condition"].values:
+        random = at.sel(condition="random neurons", verdict=source)
+        apart = float(forced["d_share_low"]) > float(random["d_share_high"]) or (
+            float(forced["d_share_high"]) < float(random["d_share_low"]))
+        if not apart:
+            return f"forcing changes the share of {source}, and random neurons change it no less"
+    return f"forcing {'raises' if low > 0 else 'lowers'} the share of {source}, beyond what random neurons do"
+
+
+def _change(at: xr.Dataset, what: str, **where: str) -> str:
+    one = at.sel(where)
+    return (f"{float(one[f'd_{what}']):+.2f} [{float(one[f'd_{what}_low']):+.2f}, {float(one[f'd_{what}_high']):+.2f}]")
+
+
+def _table(effects: xr.Dataset) -> Table:
+    rows = []
+    languages = [str(name) for name in effects["language"].values]
+    for label in effects["checkpoint"].values:
+        for name in figures.main_conditions(effects):
+            at = effects.sel(checkpoint=label, condition=name)
+            if np.isnan(float(at["neurons"])):
+                continue
+            both = [(float(at["corrected"].sel(language=one)), float(at["d_share"].sel(verdict=one)))
+                    for one in languages]
+            rows.append([str(label), name, int(at["neurons"]), float(at["displacement"]),
+                         *(f"{share:.2f} ({change:+.2f})" for share, change in both),
+                         float(at["share"].sel(verdict=figures.UNDETERMINED))])
+    return Table(["checkpoint", "condition", "neurons", "moves the stream by", *languages, "undetermined"], rows,
+                 "Shares of languages, corrected by the judge's confusion matrix; in brackets the raw share minus "
+                 "unforced. “Moves”: mean norm of the change in the last residual stream")
+
+
+def _fluency(effects: xr.Dataset) -> Table:
+    rows = []
+    for name in effects["condition"].values:
+        at = effects.isel(checkpoint=-1).sel(condition=name)
+        rows.append([str(name), float(at["nats"]), float(np.exp(at["nats"])), float(at["d_nats_low"]),
+                     float(at["d_nats_high"]), float(at["repetition"])])
+    return Table(["condition", "nats a token", "perplexity", "minus unforced: low", "high", "repeated bigrams"], rows,
+                 "Last checkpoint, under the unforced model")
+
+
+def _samples(tree: xr.DataTree, effects: xr.Dataset) -> Table:
+    samples, judges = _dataset(tree, "samples"), _dataset(tree, "judges")
+    words = {word for line in judges["markers"].values for word in str(line).split()}
+    rows = []
+    for label in samples["checkpoint"].values:
+        for name in figures.main_conditions(effects):
+            at = samples.sel(checkpoint=label, condition=name)
+            for row in range(min(SHOWN, at.sizes["row"])):
+                text = at["text"].values[row]
+                if isinstance(text, str):
+                    rows.append([str(label), name, row, str(at["verdict"].values[row]), highlighted(text, words)])
+    return Table(["checkpoint", "condition", "seed", "language", "text"], rows,
+                 "The first seeds, the same in every condition, none chosen; marked: words of the concept")
+
+
+def highlighted(text: str, words: set[str]) -> Markup:
+    """A text with some of its words marked, whatever their case.
+
+    >>> highlighted("A Dog <barks>.", {"dog"})
+    'A <mark>Dog</mark> &lt;barks&gt;.'
+    """
+    parts = re.split(r"(\w+)", text)
+    return Markup("".join(
+        f"<mark>{html.escape(part)}</mark>" if part.lower() in words else html.escape(part) for part in parts))
+
+
+def _judges(tree: xr.DataTree, effects: xr.Dataset) -> list[object]:
+    judges = _dataset(tree, "judges")
+    verdicts = [str(name) for name in effects["verdict"].values]
+    one = effects.isel(checkpoint=0)
+    confusion = [[str(name), int(one["tested"].sel(language=name)),
+                  *(float(one["confusion"].sel(language=name, verdict=verdict)) for verdict in verdicts)]
+                 for name in one["language"].values]
+    errors = [[str(name), *(float(judges[what].sel(language=name)) for what in (
+        "classifier_sensitivity", "classifier_false_positives", "lexicon_sensitivity", "lexicon_false_positives",
+        "agreement")), int(judges["tested_with"].sel(language=name)), int(judges["tested_without"].sel(language=name)),
+        str(judges["markers"].sel(language=name).item())] for name in judges["language"].values]
+    return [
+        Table(["language", "sentences", *verdicts], confusion,
+              "How the judge of languages errs on held-out sentences: share of verdicts, a row each true language"),
+        Table(["language", "classifier: sensitivity", "false positives", "words: sensitivity", "false positives",
+               "agreement (kappa)", "with", "without", "marker words"], errors,
+              f"How the judges of “{effects.attrs['concept']}” err on held-out sentences, and how many there were")]
+
+
+def _experts(tree: xr.DataTree) -> Table:
+    experts = _dataset(tree, "experts").isel(checkpoint=-1)
+    rows = []
+    for at in (experts.sel(rank=rank) for rank in experts["rank"].values[:20]):
+        if not np.isnan(float(at["ap"])):
+            rows.append([int(at["rank"]), str(at["site"].item()), int(at["layer"]), int(at["unit"]), float(at["ap"]),
+                         float(at["value"])])
+    settings = json.loads(tree.attrs["settings"])
+    return Table(["rank", "site", "layer", "unit", "average precision", "forced to"], rows,
+                 f"The best of them at the last checkpoint; value: {settings['value']}, positions: "
+                 f"{settings['positions']}")
