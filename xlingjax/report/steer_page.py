@@ -93,7 +93,7 @@ def _table(effects: xr.Dataset) -> Table:
     for label in effects["checkpoint"].values:
         for name in figures.main_conditions(effects):
             at = effects.sel(checkpoint=label, condition=name)
-            if np.isnan(float(at["neurons"])):
+            if np.isnan(float(at["nats"])):
                 continue
             both = [(float(at["corrected"].sel(language=one)), float(at["d_share"].sel(verdict=one)))
                     for one in languages]
@@ -124,7 +124,7 @@ def _samples(tree: xr.DataTree, effects: xr.Dataset) -> Table:
             at = samples.sel(checkpoint=label, condition=name)
             for row in range(min(SHOWN, at.sizes["row"])):
                 text = at["text"].values[row]
-                if isinstance(text, str):
+                if at["verdict"].values[row]:
                     rows.append([str(label), name, row, str(at["verdict"].values[row]), highlighted(text, words)])
     return Table(["checkpoint", "condition", "seed", "language", "text"], rows,
                  "The first seeds, the same in every condition, none chosen; marked: words of the concept")

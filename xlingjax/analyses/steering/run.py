@@ -190,6 +190,12 @@ def _judges(judges: Judges, settings: SteerSettings) -> xr.Dataset:
     return xr.Dataset(found, coords={"language": list(c.languages)})
 
 
+def _missing(dataset: xr.Dataset) -> dict[str, Any]:
+    """What stands where a condition or a rank is missing, of each variable's own type."""
+    blank = {"U": "", "O": "", "b": False, "i": -1}
+    return {str(name): blank.get(values.dtype.kind, np.nan) for name, values in dataset.data_vars.items()}
+
+
 def line(summary: xr.Dataset, settings: SteerSettings) -> str:
     """What a checkpoint showed, in one line."""
     at = summary.sel(condition=EXPERTS)
@@ -206,10 +212,15 @@ def _join(
 ) -> xr.DataTree:
     labels = [source.label for source in sources]
     steps = [np.nan if source.step is None else source.step for source in sources]
+    conditions = list(dict.fromkeys(str(name) for one in found for name in one["effects"]["condition"].values))
     joined = {}
     for name in ("effects", "experts", "samples"):
-        joined[name] = xr.concat([one[name] for one in found], "checkpoint", join="outer", combine_attrs="override",
-                                 coords="minimal", compat="override", data_vars="all").assign_coords(
+        parts = [one[name] for one in found]
+        if name != "experts":  # a set of experts may be empty at one checkpoint and not at another
+            parts = [part.reindex(condition=conditions, fill_value=_missing(part)) for part in parts]
+        joined[name] = xr.concat(
+            parts, "checkpoint", join="outer", combine_attrs="override", coords="minimal", compat="override",
+            data_vars="all", fill_value=_missing(parts[0])).assign_coords(
             checkpoint=labels, step=("checkpoint", steps))
     joined["judges"] = found[-1]["judges"]
     tree = xr.DataTree.from_dict(joined)
