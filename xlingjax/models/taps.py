@@ -271,6 +271,10 @@ def _mean(h: Float[Array, "B T F"], where: Bool[Array, "B T"]) -> Float[Array, "
     return _sum(h, where) / count.astype(h.dtype)[:, None]
 
 
+def _positive(h: Float[Array, "B T F"], where: Bool[Array, "B T"]) -> Float[Array, "B F"]:
+    return _mean((h > 0).astype(h.dtype), where)
+
+
 def _last(h: Float[Array, "B T F"], where: Bool[Array, "B T"]) -> Float[Array, "B F"]:
     last = h.shape[1] - 1 - jnp.argmax(where[:, ::-1], axis=1)
     return _or_nan(jnp.take_along_axis(h, last[:, None, None], axis=1)[:, 0], where)
@@ -291,4 +295,5 @@ REDUCTIONS: dict[str, Callable[[Array, Array], Array]] = {
     "last": _last,
     "sum": _sum,
     "argmax": _argmax,
+    "positive": _positive,
 }

@@ -1,6 +1,7 @@
 """Causal and masked language modelling: the loss of each row of a batch."""
 
 import dataclasses
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +9,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from xlingjax.errors import InputError
 from xlingjax.models.config import TransformerConfig
+from xlingjax.models.taps import Edit
 from xlingjax.models.transformer import forward, unembed
 
 OBJECTIVES = ("causal", "masked")
@@ -46,6 +48,7 @@ def row_losses(
     tokens: Int[Array, "B T"],
     mask: Bool[Array, "B T"],
     key: Key[Array, ""],
+    edits: Mapping[str, Edit] | None = None,
 ) -> tuple[Float[Array, " B"], Int[Array, " B"]]:
     """Summed cross-entropy in nats of each row's targets, and how many targets it has.
 
@@ -53,12 +56,12 @@ def row_losses(
     are the tokens that `hide_tokens` hid. The loss of a batch is sum / sum.
     """
     if objective.kind == "causal":
-        hidden, _ = forward(params, config, tokens, mask)
+        hidden, _ = forward(params, config, tokens, mask, edits=edits)
         return _cross_entropy(
             params, config, hidden[:, :-1], tokens[:, 1:], mask[:, 1:] & mask[:, :-1]
         )
     shown, positions, counted = hide_tokens(key, tokens, mask, objective, config.vocab_size)
-    hidden, _ = forward(params, config, shown, mask)
+    hidden, _ = forward(params, config, shown, mask, edits=edits)
     hidden = jnp.take_along_axis(hidden, positions[..., None], axis=1)
     targets = jnp.take_along_axis(tokens, positions, axis=1)
     return _cross_entropy(params, config, hidden, targets, counted)

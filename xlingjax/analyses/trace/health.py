@@ -13,6 +13,7 @@ from xlingjax import hosts
 from xlingjax.corpora.batching import make_batch, plan_batches
 from xlingjax.corpora.corpus import Corpus
 from xlingjax.corpora.tokenising import Tokens
+from xlingjax.models import Edit
 from xlingjax.sharding import batch_sharding, batch_shards
 from xlingjax.training.objectives import Objective, row_losses
 
@@ -23,7 +24,7 @@ SENTENCES = 200  # of a language; enough for 1 to 2 % of the loss, and logits co
 
 
 def language_losses(model: Any, corpus: Corpus, tokens: Tokens, batch_tokens: int = 8192,
-                    sentences: int = SENTENCES) -> xr.Dataset:
+                    sentences: int = SENTENCES, edits: Mapping[str, Edit] | None = None) -> xr.Dataset:
     """How well a checkpoint predicts the corpus's own sentences, language by language.
 
     Causal models: mean cross-entropy of each next token. Masked models: of 15 % hidden tokens, the
@@ -35,6 +36,7 @@ def language_losses(model: Any, corpus: Corpus, tokens: Tokens, batch_tokens: in
         tokens: of its sentences.
         batch_tokens: the most tokens of a batch.
         sentences: the most of a language, spread evenly over it.
+        edits: site -> `Edit` of all rows alike; by default none.
 
     Returns:
         `loss` (nats a target), `perplexity`, `bits_per_character` by language; NaN without a target.
@@ -55,7 +57,7 @@ def language_losses(model: Any, corpus: Corpus, tokens: Tokens, batch_tokens: in
         batch = make_batch(tokens, plan)
         losses, counts = hosts.to_host(_row_losses(
             model.params, config, objective, *hosts.to_devices((batch.tokens, batch.mask), where),
-            jax.random.fold_in(jax.random.key(0), number)))
+            jax.random.fold_in(jax.random.key(0), number), dict(edits or {})))
         real = batch.rows >= 0
         totals[0, batch.rows[real]] = losses[real]
         totals[1, batch.rows[real]] = counts[real]
@@ -92,8 +94,8 @@ def spread(languages: np.ndarray, most: int) -> np.ndarray:
 
 
 @functools.partial(jax.jit, static_argnums=(1, 2))
-def _row_losses(params: Any, config: Any, objective: Objective, tokens: Any, mask: Any, key: Any) -> Any:
-    return row_losses(params, config, objective, tokens, mask, key)
+def _row_losses(params: Any, config: Any, objective: Objective, tokens: Any, mask: Any, key: Any, edits: Any) -> Any:
+    return row_losses(params, config, objective, tokens, mask, key, edits)
 
 
 def faults(losses: xr.Dataset, vocabulary: int, weights: Mapping[str, int], responses: int,
