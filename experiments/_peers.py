@@ -68,6 +68,34 @@ def hooked_maxima(
             for site, found in pooled.items()}
 
 
+def hooked_generation(
+    torch: Any, model: Any, forced: np.ndarray, value: np.ndarray, count: int, new: int,
+) -> np.ndarray:
+    """int[count, new]: Hugging Face's own generation with neurons of the first MLP map forced by hooks.
+
+    Args:
+        model: a BLOOM of Hugging Face.
+        forced: bool[L, F], which. value: float32[L, F], to what.
+    """
+    handles = []
+    modules = [module for _, site, module in _modules(model) if site == "mlp.up"]
+    for module, mask, wanted in zip(modules, forced, value):
+        where, to = torch.from_numpy(mask), torch.from_numpy(wanted)
+
+        def force(module: Any, inputs: Any, output: Any, where: Any = where, to: Any = to) -> Any:
+            return torch.where(where, to, output)
+
+        handles.append(module.register_forward_hook(force))
+    torch.manual_seed(0)
+    with torch.inference_mode():
+        made = model.generate(
+            torch.ones((count, 1), dtype=torch.long), attention_mask=torch.ones((count, 1), dtype=torch.long),
+            do_sample=True, temperature=0.8, top_k=0, max_new_tokens=new, min_new_tokens=new)
+    for handle in handles:
+        handle.remove()
+    return made[:, 1:].numpy()
+
+
 def selfcond_responses(torch: Any, model: Any, sentences: Sequence[np.ndarray], folder: Path) -> np.ndarray:
     """[S, N], as ml-selfcond has them: padded to 128, every tensor to the host, the maximum over padding
     too, one pickle a batch, read back through lists.

@@ -24,6 +24,7 @@ from experiments._machine import cores, machine
 from experiments._main import run
 from experiments._peers import (
     SITES,
+    hooked_generation,
     hooked_maxima,
     scikit_learn_average_precision,
     selfcond_responses,
@@ -34,14 +35,14 @@ from xlingjax.errors import InputError
 from xlingjax.kernels.experts import expert_sets, set_overlap
 from xlingjax.kernels.probing import fit_probes
 from xlingjax.kernels.ranking import average_precision
-from xlingjax.models import load_model
+from xlingjax.models import Edit, load_model
 from xlingjax.progress import progress
 from xlingjax.responses.collecting import collect
 
 FLAGS = flags.FLAGS
 flags.DEFINE_enum("size", "small", ["small", "full"], "of the arrays and of the model")
 flags.DEFINE_integer("repeats", 3, "turns, of which the median is taken", lower_bound=1)
-flags.DEFINE_list("parts", ["ranking", "probes", "capture", "cold"], "what to measure")
+flags.DEFINE_list("parts", ["ranking", "probes", "capture", "cold", "generation"], "what to measure")
 flags.DEFINE_integer("seed", 0, "of the random arrays and weights", lower_bound=0)
 
 
@@ -60,14 +61,15 @@ class Shapes(NamedTuple):
     batch: tuple[int, int, int]  # batches, sentences, longest
     cold: tuple[int, int, int, int]  # as model
     sentences: tuple[int, int]  # of a language, longest
+    texts: tuple[int, int, int]  # at once, one by one, new tokens of each
 
 
 SIZES = {
     "small": Shapes((400, 4000, 8), (400, 20_000, 1), (2000, 500, 50), (400, 1000, 200),
-                    (4, 6, 400, 64, 8), (4, 128, 4, 4000), (4, 16, 48), (2, 64, 4, 1000), (24, 48)),
+                    (4, 6, 400, 64, 8), (4, 128, 4, 4000), (4, 16, 48), (2, 64, 4, 1000), (24, 48), (16, 4, 12)),
     "full": Shapes((2000, 20_000, 8), (1700, 221_184, 1), (10_000, 2000, 200), (1700, 2000, 1000),
                    (24, 8, 2000, 1024, 20), (24, 1024, 16, 250_880), (4, 32, 64),
-                   (6, 1024, 16, 250_880), (60, 64)),
+                   (6, 1024, 16, 250_880), (60, 64), (100, 4, 64)),
 }
 
 
@@ -301,6 +303,39 @@ def cold(shapes: Shapes) -> list[Row]:
             Row(f"{TOPICS} concepts cold, {work}", f"the ml-selfcond way (one, x {TOPICS})", b, TOPICS * theirs, "")]
 
 
+# Generation with forced neurons
+
+
+def generation(shapes: Shapes) -> list[Row]:
+    torch, transformers = reference("torch"), reference("transformers")
+    if torch is None or transformers is None:
+        return []
+    torch.set_num_threads(cores())
+    layers, width, heads, vocabulary = shapes.model
+    count, few, new = shapes.texts
+    rng = np.random.default_rng(FLAGS.seed)
+    forced = rng.random((layers, 4 * width)) < 0.01
+    value = rng.standard_normal((layers, 4 * width)).astype(np.float32)
+    edits = {"mlp.up": Edit(mask=forced[:, None, None], value=value[:, None, None])}
+    with tempfile.TemporaryDirectory() as folder:
+        theirs = random_bloom(torch, transformers, shapes.model, folder)
+        ours = load_model(folder)
+
+    def write(seeds: range) -> np.ndarray:
+        return ours.generate(np.array([[1]]), edits=edits, seeds=seeds, max_new_tokens=new, temperature=0.8, stop=()).tokens
+
+    together = lambda: write(range(count))
+    alone = lambda: np.concatenate([write(range(seed, seed + 1)) for seed in range(few)])
+    alone()  # compiled beforehand, as `in_turns` does for the first side
+    (a, mine), (b, one) = in_turns(together, alone)
+    (_, _), (c, _) = in_turns(lambda: None, lambda: hooked_generation(torch, theirs, forced, value, count, new))
+    work = (f"{count} texts of {new} tokens, neurons forced, BLOOM of {layers} layers x {width:,} x {vocabulary:,} "
+            f"pieces, {count * new / a:.3g} tokens a second")
+    same = f"{(mine[:few] == one).mean():.2f} of tokens equal"
+    return [Row(work, f"ours, one text at a time ({few}, x {count / few:g})", a, b * count / few, same),
+            Row(work, "Hugging Face generate, the same batch, hooks", a, c, "other noise")]
+
+
 def table(rows: list[Row]) -> str:
     lines = ["| work | against | ours (s) | theirs (s) | times as fast | apart |",
              "|---|---|---:|---:|---:|---|"]
@@ -311,7 +346,7 @@ def table(rows: list[Row]) -> str:
 
 
 def main() -> None:
-    parts = {"ranking": ranking, "probes": probes, "capture": capture, "cold": cold}
+    parts = {"ranking": ranking, "probes": probes, "capture": capture, "cold": cold, "generation": generation}
     if not FLAGS.parts:
         raise InputError(f"--parts is empty; choose among {', '.join(parts)}")
     unknown = [name for name in FLAGS.parts if name not in parts]
