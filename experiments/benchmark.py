@@ -322,7 +322,8 @@ def generation(shapes: Shapes) -> list[Row]:
         ours = load_model(folder)
 
     def write(seeds: range) -> np.ndarray:
-        return ours.generate(np.array([[1]]), edits=edits, seeds=seeds, max_new_tokens=new, temperature=0.8, stop=()).tokens
+        return ours.generate(
+            np.array([[1]]), edits=edits, seeds=seeds, max_new_tokens=new, temperature=0.8, stop=()).tokens
 
     together = lambda: write(range(count))
     alone = lambda: np.concatenate([write(range(seed, seed + 1)) for seed in range(few)])

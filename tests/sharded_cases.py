@@ -16,7 +16,7 @@ from tolerances import PARITY as BOTH
 
 import xlingjax as xl
 from xlingjax.analyses.compiled_cell import compiled_cell
-from xlingjax.analyses.trace.health import language_losses
+from xlingjax.analyses.health import language_losses
 from xlingjax.corpora import mini_world
 from xlingjax.corpora.tokenising import tokenise
 from xlingjax.errors import InputError

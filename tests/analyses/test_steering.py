@@ -18,13 +18,13 @@ from xlingjax.analyses.steering.conditions import (
     Condition,
     choose,
     edits_of,
-    matched,
     scaled,
 )  # fmt: skip
 from xlingjax.analyses.steering.run import Judges
 from xlingjax.analyses.steering.summary import summarise
 from xlingjax.corpora import Corpus, mini_world
 from xlingjax.errors import InputError
+from xlingjax.kernels.resampling import random_like
 from xlingjax.models.generating import positions
 from xlingjax.neurons import Neuron, NeuronIndex
 from xlingjax.report.steer_page import highlighted, steer_summary, write_steer_report
@@ -97,7 +97,7 @@ class TestConditions:
 
     def test_random_neurons_where_few_are_left(self):
         strata = np.array([0, 0, 0, 1])
-        assert matched(np.array([0, 3]), strata, np.array([0, 1, 3]), 0).tolist() == [2]
+        assert random_like(np.array([0, 3]), strata, np.array([0, 1, 3]), 0).tolist() == [2]
 
     def test_displacements_are_scaled_from_where_neurons_are(self):
         one = Condition(np.array([1, 2]), np.array([5.0, -1], np.float32))

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from xlingjax.analyses.steering.conditions import matched
-from xlingjax.analyses.trace.health import language_losses
+from xlingjax.analyses.health import language_losses
 from xlingjax.corpora.corpus import Corpus
 from xlingjax.corpora.tokenising import tokenise
 from xlingjax.errors import InputError
 from xlingjax.kernels.ranking import average_precision
+from xlingjax.kernels.resampling import random_like
 from xlingjax.kernels.selectivity import both_ends, language_neurons
 from xlingjax.models import Edit, Model
 from xlingjax.neurons import NeuronIndex
@@ -92,7 +92,7 @@ def damage(
     plain = run(silenced(index, np.empty(0, int)))
     hurt = np.stack([run(silenced(index, neurons[name])) - plain for name in removed])
     random = np.stack([[
-        run(silenced(index, matched(neurons[name], index.strata, neurons[name], seed + 100 * draw + row))) - plain
+        run(silenced(index, random_like(neurons[name], index.strata, neurons[name], seed + 100 * draw + row))) - plain
         for draw in range(controls)] for row, name in enumerate(removed)])
     apart = lambda matrix: np.array([
         matrix[row, names.index(name)] - np.delete(matrix[row], names.index(name)).mean()

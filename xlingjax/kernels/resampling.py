@@ -155,6 +155,26 @@ def name_permutations(kinds: Sequence[str], draws: int, seed: int) -> Int[np.nda
     return out
 
 
+def random_like(
+    chosen: Int[np.ndarray, "n"], strata: Int[np.ndarray, "N"], barred: Int[np.ndarray, "m"], seed: int,
+) -> Int[np.ndarray, "n"]:
+    """Random neurons, as many in every layer and site as `chosen` has, none of them barred.
+
+    Where a layer and site has too few left, all that are left.
+
+    >>> random_like(np.array([0, 5]), np.array([0, 0, 0, 0, 1, 1, 1, 1]), np.array([0, 1, 5]), seed=0).tolist()
+    [2, 7]
+    """
+    rng = np.random.default_rng([seed, 13])
+    free = np.ones(len(strata), bool)
+    free[barred] = False
+    out = []
+    for stratum, count in zip(*np.unique(strata[chosen], return_counts=True)):
+        left = np.flatnonzero(free & (strata == stratum))
+        out.append(rng.choice(left, min(count, len(left)), replace=False))
+    return np.sort(np.concatenate(out)) if out else np.empty(0, int)
+
+
 def equal_counts(
     labels: Int8[np.ndarray, "S C"],
     languages: Strings,

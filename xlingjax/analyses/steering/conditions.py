@@ -17,6 +17,7 @@ from xlingjax.corpora.corpus import Corpus
 from xlingjax.errors import InputError
 from xlingjax.kernels.experts import expert_sets
 from xlingjax.kernels.ranking import average_precision
+from xlingjax.kernels.resampling import random_like
 from xlingjax.models import Edit
 from xlingjax.neurons import NeuronIndex
 
@@ -84,7 +85,7 @@ def choose(
     conditions = {
         UNFORCED: Condition(np.empty(0, int), np.empty(0, np.float32)),
         EXPERTS: here(top),
-        RANDOM: here(matched(top, neurons.strata, own, settings.seed)),
+        RANDOM: here(random_like(top, neurons.strata, own, settings.seed)),
         f"experts shared with {other_language}": here(top[shared]),
         f"experts of {settings.source_language} only": here(top[~shared]),
         f"experts of {other_language} only": value(
@@ -143,26 +144,6 @@ def _values(
     if settings.value == "mean":
         return shown.mean(0).astype(np.float32)
     return np.quantile(shown, 0.5 if settings.value == "median" else 0.9, axis=0).astype(np.float32)
-
-
-def matched(
-    chosen: Int[np.ndarray, "n"], strata: Int[np.ndarray, "N"], barred: Int[np.ndarray, "m"], seed: int,
-) -> Int[np.ndarray, "n"]:
-    """Random neurons, as many in every layer and site as `chosen` has, none of them barred.
-
-    Where a layer and site has too few left, all that are left.
-
-    >>> matched(np.array([0, 5]), np.array([0, 0, 0, 0, 1, 1, 1, 1]), np.array([0, 1, 5]), seed=0).tolist()
-    [2, 7]
-    """
-    rng = np.random.default_rng([seed, 13])
-    free = np.ones(len(strata), bool)
-    free[barred] = False
-    out = []
-    for stratum, count in zip(*np.unique(strata[chosen], return_counts=True)):
-        left = np.flatnonzero(free & (strata == stratum))
-        out.append(rng.choice(left, min(count, len(left)), replace=False))
-    return np.sort(np.concatenate(out)) if out else np.empty(0, int)
 
 
 def edits_of(

@@ -14,11 +14,12 @@ import numpy as np
 import xarray as xr
 
 from xlingjax import hosts
+from xlingjax.analyses import health
 from xlingjax.analyses.concept_experts import concept_experts
 from xlingjax.analyses.experts import pieces
 from xlingjax.analyses.language_probe import probe_checkpoint
 from xlingjax.analyses.results import read_tree, write_tree
-from xlingjax.analyses.trace import health, ladder
+from xlingjax.analyses.trace import ladder
 from xlingjax.analyses.trace.claims import CLASSES, claims, pair_classes
 from xlingjax.analyses.trace.finished import FORMAT, RESULT, is_finished, record, recorded, sign
 from xlingjax.analyses.trace.settings import TraceSettings, require_fit
