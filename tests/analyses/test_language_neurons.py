@@ -8,9 +8,11 @@ import pytest
 import tiny_trace
 
 from xlingjax.analyses.language_neurons import damage, find_language_neurons, silenced
+from xlingjax.analyses.trace import trace
 from xlingjax.corpora import mini_world
 from xlingjax.errors import InputError
 from xlingjax.neurons import Neuron
+from xlingjax.report.trace_page import write_report
 
 
 @pytest.fixture(scope="module")
@@ -85,3 +87,17 @@ def test_what_cannot_be_found_is_named(given) -> None:
         find_language_neurons(model, corpus, "apes")
     with pytest.raises(InputError, match="neurons of one language need two"):
         find_language_neurons(model, corpus.language("eng"))
+
+
+def test_a_trace_holds_them_at_every_checkpoint(tmp_path) -> None:
+    sources = tiny_trace.checkpoints(tmp_path / "model", {"step0": tiny_trace.model(), "step8": tiny_trace.model(1)})
+    settings = dataclasses.replace(
+        tiny_trace.SETTINGS, probe=None, ladder_pairs=0, language_neurons="both_ends")
+    tree = trace(sources, tiny_trace.corpus(), settings, tmp_path / "trace")
+    found = tree["language_neurons"].to_dataset(inherit=False)
+    assert found["damage"].sizes == {"checkpoint": 2, "removed": 3, "language": 3}
+    assert np.isfinite(found["own"]).all() and found.attrs["method"] == "both_ends"
+    page = write_report(tree, tmp_path / "page").read_text(encoding="utf-8")
+    assert "Neurons of one language" in page and (tmp_path / "page" / "damage_01.png").exists()
+    with pytest.raises(InputError, match="language_neurons 'LAPE' is unknown"):
+        dataclasses.replace(settings, language_neurons="LAPE")

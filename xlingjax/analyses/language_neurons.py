@@ -17,7 +17,7 @@ from xlingjax.corpora.corpus import Corpus
 from xlingjax.corpora.tokenising import tokenise
 from xlingjax.errors import InputError
 from xlingjax.kernels.ranking import average_precision
-from xlingjax.kernels.resampling import random_like
+from xlingjax.kernels.resampling import document_halves, independent_blocks, random_like
 from xlingjax.kernels.selectivity import both_ends, language_neurons
 from xlingjax.models import Edit, Model
 from xlingjax.neurons import NeuronIndex
@@ -104,6 +104,18 @@ def damage(
          "own": ("removed", apart(hurt)),
          "own_random": (("removed", "draw"), np.stack([apart(random[:, draw]) for draw in range(controls)], 1))},
         coords={"removed": removed, "language": names})
+
+
+def language_neurons_at(
+    model: Model, corpus: Corpus, method: str, *, controls: int = 3, batch_tokens: int = 8192, seed: int = 0,
+) -> xr.Dataset:
+    """`damage` of the neurons found on one half of the documents, measured on the other half."""
+    half = document_halves(independent_blocks(corpus.documents, corpus.parallel), corpus.languages, seed)
+    neurons, index = find_language_neurons(
+        model, corpus.rows(half == 0), method, batch_tokens=batch_tokens, seed=seed)
+    found = damage(
+        model, corpus.rows(half == 1), neurons, index, controls=controls, batch_tokens=batch_tokens, seed=seed)
+    return found.assign_attrs(method=method, neurons=index.total)
 
 
 def silenced(index: NeuronIndex, neurons: np.ndarray) -> dict[str, Edit]:

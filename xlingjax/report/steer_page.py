@@ -32,6 +32,13 @@ def write_steer_report(tree: xr.DataTree, folder: str | Path) -> Path:
     return write(Path(folder), render(title, steer_summary(tree), sections, footer), sections)
 
 
+def steer_section(tree: xr.DataTree) -> Section:
+    """The experiment in short, for the page of a trace."""
+    effects = _dataset(tree, "effects")
+    return Section(f"Forcing “{effects.attrs['concept']}” as found in {effects.attrs['source_language']}", [
+        *steer_summary(tree), figures.shares(effects), figures.over_training(effects)])
+
+
 def _dataset(tree: xr.DataTree, name: str) -> xr.Dataset:
     node = tree[name]
     assert isinstance(node, xr.DataTree)

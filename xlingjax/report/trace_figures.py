@@ -302,6 +302,34 @@ def persistence(claims: Mapping[str, xr.Dataset]) -> Figure:
             "languages and concepts. Early rows that stay dark under later columns mean that experts change."))
 
 
+def damage(found: xr.Dataset) -> Slides:
+    """Whose loss rises when a language's neurons are taken away, at every checkpoint."""
+    figures, labels = [], [str(step) for step in steps_of(found)]
+    removed, names = ([str(n) for n in found[dim].values] for dim in ("removed", "language"))
+    top = float(np.nanmax(np.abs(found["damage"].values))) or 1.0
+    for i, label in enumerate(labels):
+        values = found["damage"].isel(checkpoint=i).transpose("removed", "language").values
+        with style.figure(width=5.6, height=4.4) as (canvas, grid):
+            axes = grid[0, 0]
+            image = axes.imshow(values, cmap=style.SEQUENTIAL, vmin=0, vmax=top)
+            axes.set_xticks(range(len(names)), names, rotation=40, ha="right")
+            axes.set_yticks(range(len(removed)), removed)
+            axes.set_xlabel("language measured")
+            axes.set_ylabel("language whose neurons are gone")
+            axes.set_title(f"checkpoint {label}")
+            axes.grid(False)
+            for a in range(len(removed)):
+                for b in range(len(names)):
+                    axes.text(b, a, f"{values[a, b]:z.2f}", ha="center", va="center", fontsize=7,
+                              color="white" if values[a, b] < 0.55 * top else "black")
+            canvas.colorbar(image, ax=axes, label="damage (nats a token)")
+            figures.append(Figure(f"damage_{i:02d}", style.png(canvas), f"damage by language at {label}", ""))
+    return Slides("damage", tuple(figures), tuple(labels), "Checkpoint", (
+        f"Neurons of one language by {found.attrs['method']}, put to zero, and the loss of every language on other "
+        "documents minus the loss without the edit. A language of its own has a dark row but for the diagonal; what "
+        "random neurons of the same layers and sites do stands in the table. Move the slider, or use the arrow keys."))
+
+
 def mean_over(values: xr.DataArray, pairs: np.ndarray) -> float:
     """The mean over some language pairs of [language, language_b], NaN left out."""
     chosen = values.transpose("language", "language_b").values[pairs]

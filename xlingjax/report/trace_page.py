@@ -1,7 +1,7 @@
 """The page of a trace: a summary in words that says only what its numbers carry, then the figures."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -27,14 +27,15 @@ def datasets(tree: xr.DataTree, kind: str) -> dict[str, xr.Dataset]:
     return {names[name]: dataset for name, dataset in found.items()}
 
 
-def write_report(tree: xr.DataTree, folder: str | Path) -> Path:
+def write_report(tree: xr.DataTree, folder: str | Path, more: Sequence[Section] = ()) -> Path:
     """Writes `report.html` and its figures as PNG; returns the page's path.
 
     Args:
         tree: what `analyses.trace.trace` returns.
         folder: where the files go.
+        more: sections of other experiments on the same checkpoints.
     """
-    sections = build(tree)
+    sections = [*build(tree), *more]
     model = tree.attrs["model"].rstrip("/").rsplit("/", 1)[-1]
     title = f"Shared neurons over pre-training: {model} on {tree.attrs['corpus']}"
     footer = (f"corpus {tree.attrs['corpus_fingerprint'][:16]} · settings {tree.attrs['settings']} · "
@@ -53,6 +54,9 @@ def build(tree: xr.DataTree) -> list[Section]:
     if "probe" in tree.children:
         probe = until_last_sound(tree, tree.children["probe"].to_dataset(inherit=False))
         sections.append(Section("Language identity by layer", [*figures.probe(probe), _confusions(probe)]))
+    if "language_neurons" in tree.children:
+        sections.append(_language_neurons(
+            until_last_sound(tree, tree.children["language_neurons"].to_dataset(inherit=False))))
     sections += [_concepts(experts, claims), _pairs(experts, claims), _reach(claims, experts),
                  _length(datasets(tree, "matched")), _neurons(tree), _health(tree)]
     return sections
@@ -145,6 +149,22 @@ def _concepts(experts: Mapping[str, xr.Dataset], claims: Mapping[str, xr.Dataset
         "the neurons may mark what the kind has in common.",
         Table(["group", "concept", "kind", "overlap", "overlap with others of its kind", "ceiling"], rows,
               "Means over pairs of pre-training languages at the last sound checkpoint")])
+
+
+def _language_neurons(found: xr.Dataset) -> Section:
+    rows = []
+    for name in found["checkpoint"].values:
+        for removed in found["removed"].values:
+            at = found.sel(checkpoint=name, removed=removed)
+            others = at["damage"].sel(language=[g for g in found["language"].values if g != removed])
+            rows.append([str(name), str(removed), int(at["size"]), float(at["damage"].sel(language=removed)),
+                         float(others.mean()), float(at["own"]), float(at["own_random"].mean()),
+                         float(at["own_random"].max())])
+    return Section("Neurons of one language", [
+        figures.damage(found),
+        Table(["checkpoint", "taken away", "neurons", "damage to itself", "to the others", "difference",
+               "of random neurons: mean", "largest"], rows,
+              "Loss in nats a token without the neurons minus with them, on documents that did not find them")])
 
 
 def _reach(claims: Mapping[str, xr.Dataset], experts: Mapping[str, xr.Dataset]) -> Section:

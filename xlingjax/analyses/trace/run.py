@@ -17,6 +17,7 @@ from xlingjax import hosts
 from xlingjax.analyses import health
 from xlingjax.analyses.concept_experts import concept_experts
 from xlingjax.analyses.experts import pieces
+from xlingjax.analyses.language_neurons import language_neurons_at
 from xlingjax.analyses.language_probe import probe_checkpoint
 from xlingjax.analyses.results import read_tree, write_tree
 from xlingjax.analyses.trace import ladder
@@ -275,6 +276,9 @@ class _Trace:
         if settings.probe is not None:
             out["probe"] = probe_checkpoint(
                 model, self.corpus, self.tokens, settings.probe, settings.seed, settings.batch_tokens)
+        if settings.language_neurons:
+            out["language_neurons"] = language_neurons_at(
+                model, self.corpus, settings.language_neurons, batch_tokens=settings.batch_tokens, seed=settings.seed)
         matrix = Matrix(responses)
         for name, corpus in self.groups.items():
             found = concept_experts(

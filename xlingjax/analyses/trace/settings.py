@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from xlingjax.analyses.language_neurons import METHODS
 from xlingjax.analyses.language_probe import ProbeSettings
 from xlingjax.errors import InputError
 from xlingjax.models import Model
@@ -30,6 +31,8 @@ class TraceSettings:
         batch_tokens: the most tokens of a batch.
         seed: of halves, permutations, ties, probes.
         probe: of the language-identification probe; None leaves it out.
+        language_neurons: "lape" or "both_ends": at each checkpoint the neurons of single languages are taken away, and
+            the damage to every language measured; "" leaves it out.
     """
 
     sites: tuple[str, ...] | None = None
@@ -49,10 +52,14 @@ class TraceSettings:
     batch_tokens: int = BATCH_TOKENS
     seed: int = 0
     probe: ProbeSettings | None = ProbeSettings()
+    language_neurons: str = ""
 
     def __post_init__(self) -> None:
         if self.pool not in ("max", "mean", "last"):
             raise InputError(f"pool {self.pool!r} is unknown; choose among max, mean, last")
+        if self.language_neurons not in ("", *METHODS):
+            raise InputError(
+                f"language_neurons {self.language_neurons!r} is unknown; choose among {', '.join(METHODS)}")
         least = {"k": 1, "permutations": 3, "halvings": 1, "bootstraps": 0, "minimum": 1,
                  "ladder_pairs": 0, "shown": 0, "batch_tokens": 1, "seed": 0}
         for name, bound in least.items():
