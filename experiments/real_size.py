@@ -51,7 +51,7 @@ SHAPES = {
     "tiny": {"vocab_size": 1000, "n_layer": 2, "hidden_size": 64, "n_head": 4},
 }
 PART = 4  # the smaller corpus holds one sentence in so many
-GROWTH = 1.1  # memory may be so many times as large on PART times the sentences, beside what analyses hold dense
+GROWTH = 1.1  # memory may be so many times as large on PART times the sentences, beside DENSE_BYTES
 
 
 class Cost(NamedTuple):
