@@ -6,8 +6,8 @@ DATA holds `sib200.tsv.xz` and `sib200_index.tsv`. Two checkpoints with random w
 hub's cache keeps them (one float32 in safetensors, one float16 in torch's format), and `experiments.trace`
 runs on them, offline, over a quarter of SIB-200's sentences in two languages and then over all of them.
 The table says what memory and disk each took; it fails where a trace took more than --limit_gib, or where
-memory grew with the sentences by more than the 1 GiB of responses that analyses hold in memory. Weights are random, so only the costs mean something. About an hour on
-2 cores; needs xlingjax[test] for torch.
+memory grew with the sentences by more than the 1 GiB of responses that analyses hold in memory. Weights are
+random, so only the costs mean something. About an hour on 2 cores; needs xlingjax[test] for torch.
 """
 
 import csv
