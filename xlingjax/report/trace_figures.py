@@ -154,7 +154,7 @@ def ladder(datasets: Mapping[str, xr.Dataset], classes: Mapping[str, np.ndarray]
             axes.set_title(group)
             axes.set_ylabel("experts shared (share of k)")
             style.share_axis(axes)
-        style.legend_below(canvas, grid[0], columns=5)
+        style.legend_below(canvas, grid[0], columns=3)
         return Figure("ladder", style.png(canvas), "the sharing ladder", (
             "How much sharing survives as explanations are taken away, from left to right in each panel: "
             "detectors of single tokens, the model before training, the trained model, the trained model "
