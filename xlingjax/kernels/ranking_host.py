@@ -170,11 +170,31 @@ def _average_precision_block(
         np.take(sorter.inverse, counted, out=shares, mode="clip")
         found = np.einsum("ncp,cp->nc", shares, hits)
         if len(tied):
-            equal = np.where(hits > 0, _ends(at_least[tied]), 0)
-            found[tied] = np.einsum("ncp,ncp->nc", shares[tied], equal)
+            found += _of_ties(at_least, shares, hits > 0)
         scores[slots] = (found / hits.max(axis=1)).T
     _forget(scores, block, missing, ranking.concepts)
     return scores
+
+
+def _of_ties(
+    at_least: Integer[np.ndarray, "n c P"], shares: Float[np.ndarray, "n c P"], real: Bool[np.ndarray, "c P"],
+) -> Float[np.ndarray, "n c"]:
+    """What equal positives add to a sum that counted the hits before each of them and itself.
+
+    Each of m equals has as many hits as the last of them, together 1 + ... + (m - 1) more than were counted.
+    Only pairs of neighbours that are equal are looked at, which are few.
+    """
+    n, c, width = at_least.shape
+    equal = np.zeros(at_least.shape, bool)  # to the next one; the last of a row to none
+    np.equal(at_least[..., 1:], at_least[..., :-1], out=equal[..., :-1])
+    equal[..., :-1] &= real[:, 1:]
+    at = np.flatnonzero(equal)
+    index = np.arange(1, len(at) + 1)
+    fresh = np.ones(len(at), bool)  # the first pair of a run of equals
+    np.not_equal(at[1:] - at[:-1], 1, out=fresh[1:])
+    more = index - np.maximum.accumulate(np.where(fresh, index, 0)) + 1
+    added = np.bincount(at // width, more * shares.reshape(-1)[at], minlength=n * c)
+    return added.astype(np.float64, copy=False).reshape(n, c)  # int64 where there is nothing to add
 
 
 def _batches(concepts: list[Concept], sentences: int, width: int) -> list[Batch]:
