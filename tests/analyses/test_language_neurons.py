@@ -89,6 +89,8 @@ def test_what_cannot_be_found_is_named(given) -> None:
         find_language_neurons(model, corpus.language("eng"))
 
 
+@pytest.mark.slow
+@pytest.mark.promise
 def test_a_trace_holds_them_at_every_checkpoint(tmp_path) -> None:
     sources = tiny_trace.checkpoints(tmp_path / "model", {"step0": tiny_trace.model(), "step8": tiny_trace.model(1)})
     settings = dataclasses.replace(

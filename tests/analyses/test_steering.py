@@ -160,6 +160,7 @@ def condition(model, value: float) -> Condition:
 NOTHING = Condition(np.empty(0, int), np.empty(0, np.float32))
 
 
+@pytest.mark.slow
 @pytest.mark.promise
 def test_a_planted_neuron_answers_in_its_language_and_others_do_not(russian) -> None:
     model, found = russian
@@ -211,6 +212,8 @@ def run(tmp_path_factory):
     return folder, sources, steer(sources, corpus(), SETTINGS, folder / "steer", say=said.append), said
 
 
+@pytest.mark.slow
+@pytest.mark.promise
 class TestRun:
     def test_every_condition_at_every_checkpoint(self, run):
         _, _, tree, said = run

@@ -18,7 +18,7 @@ from xlingjax.judging.ngrams import ngram_counts, normalised
 from xlingjax.judging.splits import split_in
 from xlingjax.kernels.probing import fit_probes
 
-ORDERS, BUCKETS = (2, 3, 4, 5), 2**12
+ORDERS, BUCKETS = (2, 3, 4, 5), 2**11
 PENALTY = 1.0
 FALSE_POSITIVES = 0.05  # share of held-out sentences without the concept that a threshold may call
 MARKERS, LEAST_Z = 10, 3.0  # words a concept, and how far their log-odds stand out

@@ -1,5 +1,6 @@
 """Texts as counts of character n-grams, hashed into a fixed number of buckets; the same on every machine."""
 
+import functools
 import unicodedata
 from collections.abc import Sequence
 
@@ -16,10 +17,13 @@ def normalised(text: str) -> str:
     >>> normalised("Two  dogs, 17!")
     ' two dogs 00 '
     """
-    kept = "".join(
-        "0" if character.isdecimal() else character if unicodedata.category(character)[0] in "LM" else " "
-        for character in unicodedata.normalize("NFC", text).lower())
+    kept = "".join(map(_plain, unicodedata.normalize("NFC", text).lower()))
     return f" {' '.join(kept.split())} "
+
+
+@functools.lru_cache(maxsize=65536)
+def _plain(character: str) -> str:
+    return "0" if character.isdecimal() else character if unicodedata.category(character)[0] in "LM" else " "
 
 
 def hashed_ngrams(

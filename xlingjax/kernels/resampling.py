@@ -157,13 +157,13 @@ def name_permutations(kinds: Sequence[str], draws: int, seed: int) -> Int[np.nda
 
 def random_like(
     chosen: Int[np.ndarray, "n"], strata: Int[np.ndarray, "N"], barred: Int[np.ndarray, "m"], seed: int,
-) -> Int[np.ndarray, "n"]:
+) -> Int[np.ndarray, "r"]:
     """Random neurons, as many in every layer and site as `chosen` has, none of them barred.
 
     Where a layer and site has too few left, all that are left.
 
     >>> random_like(np.array([0, 5]), np.array([0, 0, 0, 0, 1, 1, 1, 1]), np.array([0, 1, 5]), seed=0).tolist()
-    [2, 7]
+    [3, 6]
     """
     rng = np.random.default_rng([seed, 13])
     free = np.ones(len(strata), bool)

@@ -37,7 +37,7 @@ def test_unseen_documents_are_told_apart(fitted) -> None:
 def test_the_most_likely_language_is_scikit_learns(fitted) -> None:
     judge, rest = fitted
     texts = list(rest.texts[:60])
-    peer = MultinomialNB(alpha=1.0, fit_prior=False).fit(np.eye(BUCKETS, dtype=np.float32)[:2], [0, 1])
+    peer = MultinomialNB(alpha=1.0, fit_prior=False).fit(np.eye(2, BUCKETS, dtype=np.float32), [0, 1])
     peer.feature_log_prob_, peer.classes_ = judge.log_probability.astype(float), np.array(judge.names)
     peer.class_log_prior_, peer.class_count_ = np.zeros(len(judge.names)), np.ones(len(judge.names))
     wanted = peer.predict(np.minimum(ngram_counts(texts, ORDERS, BUCKETS), 1))
