@@ -102,6 +102,8 @@ def dose(effects: xr.Dataset) -> Figure:
                 x, values[f"{what}_low"], values[f"{what}_high"], color=style.PALETTE[0], alpha=0.18, linewidth=0)
             axes.axvline(effects.attrs["k"], color=style.NULL, linestyle=":")
             axes.set_xscale("log")
+            axes.set_xticks(x, [str(k) for k in x], rotation=60, fontsize=8)
+            axes.minorticks_off()
             axes.set_xlabel("experts forced (k)")
             axes.set_ylabel(label, fontsize=8)
         return Figure("steer_dose", style.png(canvas), "dose response over k", (
