@@ -1,15 +1,17 @@
-"""The flags by which several experiments are told their checkpoints and their corpus."""
+"""The flags by which several experiments are told their checkpoints, their corpus and their neurons."""
 
 import dataclasses
 from pathlib import Path
 
 from absl import flags
 
+from xlingjax.analyses.trace.settings import TraceSettings
 from xlingjax.analyses.trace.sources import Source, expand, sources
 from xlingjax.corpora import Corpus, read_concepts, read_conllu, read_sib200
 from xlingjax.errors import InputError
 
 FLAGS = flags.FLAGS
+_T = TraceSettings()
 
 flags.DEFINE_string("model", None, "hub repository or folder with checkpoints; "
                     "by default a small model is pre-trained on the embedded corpus")
@@ -21,6 +23,12 @@ flags.DEFINE_string("tokenizer", None, "repository or folder of the tokenizer; b
 flags.DEFINE_string("concepts", None, "folder of concepts, SIB-200 table, or folder of treebanks")
 flags.DEFINE_list("languages", [], "languages to trace; all by default")
 flags.DEFINE_float("tokens_per_step", None, "tokens of one training step, where the hub does not say")
+flags.DEFINE_list("sites", [], "where neurons are; the outputs of the model's linear maps by default")
+flags.DEFINE_enum("pool", _T.pool, ["max", "mean", "last"], "how a sentence's tokens become one response")
+flags.DEFINE_integer("k", None, "neurons in an expert set; by default 500 in 221,184, at least 20")
+flags.DEFINE_enum("dtype", _T.dtype, ["float32", "bfloat16", "float16", "float64"], "of the forward pass")
+flags.DEFINE_integer("batch_tokens", _T.batch_tokens, "the most tokens of a batch")
+
 NAMED = ("revisions", "subfolders", "template", "step_list", "tokenizer", "concepts", "tokens_per_step")
 
 

@@ -37,6 +37,7 @@ from xlingjax.kernels.probing import fit_probes
 from xlingjax.kernels.ranking import average_precision
 from xlingjax.models import Edit, load_model
 from xlingjax.progress import progress
+from xlingjax.report.markdown import markdown
 from xlingjax.responses.collecting import collect
 
 FLAGS = flags.FLAGS
@@ -338,12 +339,10 @@ def generation(shapes: Shapes) -> list[Row]:
 
 
 def table(rows: list[Row]) -> str:
-    lines = ["| work | against | ours (s) | theirs (s) | times as fast | apart |",
-             "|---|---|---:|---:|---:|---|"]
-    for row in rows:
-        lines.append(f"| {row.work} | {row.against} | {row.ours:.3g} | {row.theirs:.3g} | "
-                     f"{row.theirs / row.ours:.3g} | {row.apart} |")
-    return "\n".join(lines)
+    return markdown(
+        ["work", "against", "ours (s)", "theirs (s)", "times as fast", "apart"],
+        [[row.work, row.against, f"{row.ours:.3g}", f"{row.theirs:.3g}", f"{row.theirs / row.ours:.3g}", row.apart]
+         for row in rows], right=(2, 3, 4))
 
 
 def main() -> None:

@@ -30,6 +30,7 @@ from xlingjax.kernels.ranking import average_precision
 from xlingjax.models import Model, init_params, save_model
 from xlingjax.progress import progress
 from xlingjax.report import style
+from xlingjax.report.markdown import markdown
 from xlingjax.responses import collect
 from xlingjax.training.shapes import small_config
 from xlingjax.training.tokenizer import train_tokenizer
@@ -144,12 +145,10 @@ def draw(factors: list[int], found: dict[str, list[float]]) -> bytes:
 
 
 def table(factors: list[int], found: dict[str, list[float]], units: dict[str, str]) -> str:
-    lines = [f"| stage | x 1 is | {' | '.join(f'x {factor} (s)' for factor in factors)} | exponent |",
-             f"|---|---|{'---:|' * len(factors)}---:|"]
-    for name, seconds in found.items():
-        lines.append(f"| {name} | {units[name]} | {' | '.join(f'{one:.3g}' for one in seconds)} | "
-                     f"{exponent(factors, seconds):.2f} |")
-    return "\n".join(lines)
+    header = ["stage", "x 1 is", *(f"x {factor} (s)" for factor in factors), "exponent"]
+    return markdown(header, [
+        [name, units[name], *(f"{one:.3g}" for one in seconds), f"{exponent(factors, seconds):.2f}"]
+        for name, seconds in found.items()], right=range(2, len(header)))
 
 
 def main() -> None:
@@ -168,7 +167,7 @@ def main() -> None:
     text = table(factors, found, {name: unit for name, (unit, _) in chosen.items()})
     workdir = Path(FLAGS.workdir)
     write_whole(workdir / "growth.png", draw(factors, found))
-    write_whole(workdir / "growth.md", f"{machine()}\n\n{text}\n".encode())
+    write_whole(workdir / "growth.md", f"{machine()}\n\n{text}".encode())
     print(f"{machine()}\n\n{text}")
 
 

@@ -24,6 +24,7 @@ import numpy as np
 from absl import flags
 
 from experiments._main import run
+from experiments._shapes import BLOOM_560M
 from xlingjax.analyses.sweep import Work, cost, operations_per_token
 from xlingjax.corpora.tokenising import Tokens
 from xlingjax.errors import InputError
@@ -31,17 +32,17 @@ from xlingjax.kernels.ranking import average_precision
 from xlingjax.models import Model, TransformerConfig, init_params
 from xlingjax.models.families import FAMILIES
 from xlingjax.models.placing import abstract_model, parameter_bytes
+from xlingjax.report.markdown import markdown
 from xlingjax.responses import collect, plan
 from xlingjax.sharding import AXES, batch_shards, device_memory, make_mesh
 
 FLAGS = flags.FLAGS
 
-BLOOM = {"vocab_size": 250_880, "hidden_size": 1024, "n_layer": 24, "n_head": 16}
 SHAPES: dict[str, tuple[str, dict[str, int], int]] = {  # family, config, published checkpoints
-    "bloom-560m": ("bloom", BLOOM, 8),
-    "bloom-1b1": ("bloom", {**BLOOM, "hidden_size": 1536}, 8),
-    "bloom-1b7": ("bloom", {**BLOOM, "hidden_size": 2048}, 8),
-    "bloom-7b1": ("bloom", {**BLOOM, "hidden_size": 4096, "n_layer": 30, "n_head": 32}, 8),
+    "bloom-560m": ("bloom", BLOOM_560M, 8),
+    "bloom-1b1": ("bloom", {**BLOOM_560M, "hidden_size": 1536}, 8),
+    "bloom-1b7": ("bloom", {**BLOOM_560M, "hidden_size": 2048}, 8),
+    "bloom-7b1": ("bloom", {**BLOOM_560M, "hidden_size": 4096, "n_layer": 30, "n_head": 32}, 8),
     "xglm-257m": ("xglm", {"vocab_size": 256_008, "d_model": 512, "num_layers": 24, "attention_heads": 16,
                            "ffn_dim": 4096}, 44),
 }
@@ -146,16 +147,15 @@ def compiled_dtype() -> str:
 
 
 def table(lines: list[Line]) -> str:
-    out = ["| model | checkpoints | on a device: parameters + temporary + responses (GB) | tokens a checkpoint | "
-           "10^12 operations a second | forward (h) | ranking (h) | responses on disk (GB a checkpoint) | "
-           "one cell (GB) | every token's (TB a checkpoint) |",
-           "|---|---:|---|---:|---:|---:|---:|---:|---:|---:|"]
-    for one in lines:
-        out.append(f"| {one.shape} | {one.checkpoints} | {one.held} | {one.tokens / 1e6:,.1f} M | "
-                   f"{one.teraflops:.3g} | {one.forward:,.1f} | {one.ranking:,.1f} | {one.disk / 1e9:,.0f} | "
-                   f"{one.cell / 1e9:.2f} | {one.never / 1e12:,.1f} |")
+    header = ["model", "checkpoints", "on a device: parameters + temporary + responses (GB)", "tokens a checkpoint",
+              "10^12 operations a second", "forward (h)", "ranking (h)", "responses on disk (GB a checkpoint)",
+              "one cell (GB)", "every token's (TB a checkpoint)"]
+    rows = [[one.shape, str(one.checkpoints), one.held, f"{one.tokens / 1e6:,.1f} M", f"{one.teraflops:.3g}",
+             f"{one.forward:,.1f}", f"{one.ranking:,.1f}", f"{one.disk / 1e9:,.0f}", f"{one.cell / 1e9:.2f}",
+             f"{one.never / 1e12:,.1f}"] for one in lines]
     total = sum(one.forward + one.ranking for one in lines)
-    return "\n".join([*out, f"\nall {sum(one.checkpoints for one in lines)} checkpoints: {total:,.1f} hours"])
+    return (f"{markdown(header, rows, right=(1, *range(3, len(header))))}\n"
+            f"all {sum(one.checkpoints for one in lines)} checkpoints: {total:,.1f} hours")
 
 
 def _wanted_devices(text: str) -> int:

@@ -7,7 +7,7 @@ hub's cache keeps them (one float32 in safetensors, one float16 in torch's forma
 runs on them, offline, over a quarter of SIB-200's sentences in two languages and then over all of them.
 The table says what memory and disk each took; it fails where a trace took more than --limit_gib, or where
 memory grew with the sentences by more than the 1 GiB of responses that analyses hold in memory. Weights are
-random, so only the costs mean something. About an hour on 2 cores; needs xlingjax[test] for torch.
+random, so only the costs mean something. Needs xlingjax[test] for torch.
 """
 
 import csv
@@ -27,13 +27,15 @@ import jax
 from absl import flags
 
 from experiments._main import run
-from xlingjax.analyses.trace.run import DENSE_BYTES
+from experiments._shapes import BLOOM_560M
+from xlingjax.analyses.reading import DENSE_BYTES
 from xlingjax.corpora import read_sib200
 from xlingjax.errors import InputError
 from xlingjax.files import write_whole
 from xlingjax.models import init_params
 from xlingjax.models.families import FAMILIES
 from xlingjax.models.weights.writing import named_tensors, write_safetensors
+from xlingjax.report.markdown import markdown
 from xlingjax.training.tokenizer import train_tokenizer
 
 FLAGS = flags.FLAGS
@@ -47,7 +49,7 @@ flags.DEFINE_float("limit_gib", 12, "memory a trace may take")
 REPOSITORY = "random/bloom-intermediate"
 REVISIONS = {"global_step1000": "float32", "global_step10000": "float16"}
 SHAPES = {
-    "560m": {"vocab_size": 250_880, "n_layer": 24, "hidden_size": 1024, "n_head": 16},
+    "560m": BLOOM_560M,
     "tiny": {"vocab_size": 1000, "n_layer": 2, "hidden_size": 64, "n_head": 4},
 }
 PART = 4  # the smaller corpus holds one sentence in so many
@@ -147,12 +149,10 @@ def _raw_bytes(corpus: Any, hub: Path) -> int:
 
 
 def table(costs: list[Cost]) -> str:
-    lines = ["| sentences | minutes | peak memory (GiB) | disk (GB) | every token's responses would be (GB) |",
-             "|---:|---:|---:|---:|---:|"]
-    for cost in costs:
-        lines.append(f"| {cost.sentences:,} | {cost.seconds / 60:.1f} | {cost.peak / 2**30:.2f} | "
-                     f"{cost.disk / 1e9:.2f} | {cost.raw / 1e9:.0f} |")
-    return "\n".join(lines)
+    header = ["sentences", "minutes", "peak memory (GiB)", "disk (GB)", "every token's responses would be (GB)"]
+    return markdown(header, [
+        [f"{cost.sentences:,}", f"{cost.seconds / 60:.1f}", f"{cost.peak / 2**30:.2f}", f"{cost.disk / 1e9:.2f}",
+         f"{cost.raw / 1e9:.0f}"] for cost in costs], right=range(len(header)))
 
 
 def main() -> None:

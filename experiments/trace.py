@@ -49,9 +49,6 @@ _T, _P = TraceSettings(), ProbeSettings()
 
 flags.DEFINE_string("workdir", "runs/trace", "folder of the run; resumes what is there")
 flags.DEFINE_list("unseen", [], "languages that pre-training never saw, traced as negative controls")
-flags.DEFINE_list("sites", [], "where neurons are; the outputs of the model's linear maps by default")
-flags.DEFINE_enum("pool", _T.pool, ["max", "mean", "last"], "how a sentence's tokens become one response")
-flags.DEFINE_integer("k", None, "neurons in an expert set; by default 500 in 221,184, at least 20")
 flags.DEFINE_integer("permutations", _T.permutations, "draws of the joint null")
 flags.DEFINE_integer("halvings", _T.halvings, "random halvings of the documents, averaged")
 flags.DEFINE_integer("bootstraps", _T.bootstraps, "draws of documents for pairwise intervals")
@@ -66,10 +63,8 @@ flags.DEFINE_integer("probe_tokens", None, f"tokens a language for the probe; {_
 flags.DEFINE_enum("language_neurons", "none", ["none", *METHODS], "take the neurons of single languages away at each "
                   "checkpoint and measure the damage to every language; none by default, for its time")
 flags.DEFINE_string("steering", None, "result.nc of experiments.steer, shown in the report as well")
-flags.DEFINE_enum("dtype", _T.dtype, ["float32", "bfloat16", "float16", "float64"], "of the forward pass")
 flags.DEFINE_string("mesh", "", "devices along data, fsdp and model, for example data:4,model:2; "
                     "one device by default")
-flags.DEFINE_integer("batch_tokens", _T.batch_tokens, "the most tokens of a batch")
 flags.DEFINE_string("shard", None, "i/n: compute every n-th checkpoint from the i-th on, beside other jobs on "
                     "the same --workdir; the same command without it then joins them")
 flags.DEFINE_string("coordinator", None, "address:port of the first of several hosts that share one mesh, or auto on "

@@ -49,6 +49,15 @@ def model(seed: int = 0) -> Model:
     return Model(init_params(config, jax.random.key(seed)), config, tokenizer, "", "tiny", "bloom")
 
 
+def russian_pieces(sound: Model, found: Corpus) -> np.ndarray:
+    """bool[V]: pieces of the Russian sentences that no other language has."""
+    rows = np.zeros(sound.config.vocab_size, bool)
+    for name in sorted(found.language_names, key=lambda name: name != "rus"):
+        for text in found.language(name).texts:
+            rows[sound.tokenizer(text)["input_ids"]] = name == "rus"
+    return rows
+
+
 def with_nan(sound: Model) -> Model:
     """The model with one weight that is not a number, in the MLP of its second layer."""
     kernel = np.array(sound.params["layers"]["mlp"]["up"]["kernel"])

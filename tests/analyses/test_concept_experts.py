@@ -155,7 +155,7 @@ def test_nothing_usable_and_wrong_shapes_are_one_sentence(world):
             (dict(labels=seen.labels + 2), "1, 0 or -1"),
             (dict(responses=np.ones_like(seen.responses)), "every neuron is constant"),
             (dict(parallel=seen.parallel[:3]), "parallel has 3 entries"),
-            (dict(documents=np.full(480, "one")), "halves need two")):
+            (dict(documents=np.full(480, "one")), "2 parts need as many")):
         with pytest.raises(InputError, match=message):
             concept_experts(*seen._replace(**change), permutations=2)
     with pytest.raises(InputError, match="strata have shape"):

@@ -20,12 +20,7 @@ def given():
     """A model whose first MLP has four neurons that fire on Cyrillic pieces only, and a corpus."""
     model = tiny_trace.model()
     corpus = mini_world(sentences=60, languages=tiny_trace.LANGUAGES)
-    russian = np.zeros(model.config.vocab_size, bool)
-    for text in corpus.language("rus").texts:
-        russian[model.tokenizer(text)["input_ids"][1:]] = True
-    for name in ("eng", "spa"):
-        for text in corpus.language(name).texts:
-            russian[model.tokenizer(text)["input_ids"]] = False
+    russian = tiny_trace.russian_pieces(model, corpus)
     # One direction of the stream says whether a piece is Russian; no other neuron looks at it, and these fire seldom.
     rng = np.random.default_rng(0)
     width = model.config.width

@@ -136,12 +136,7 @@ class TestConditions:
 def russian():
     """A model in which one neuron, once it is high, makes Russian letters likely, and a corpus."""
     model, found = tiny_trace.model(), corpus()
-    rows = np.zeros(model.config.vocab_size, bool)
-    for text in found.language("rus").texts:
-        rows[model.tokenizer(text)["input_ids"][1:]] = True
-    for name in ("eng", "spa"):
-        for text in found.language(name).texts:
-            rows[model.tokenizer(text)["input_ids"]] = False
+    rows = tiny_trace.russian_pieces(model, found)
     params = jax.tree.map(np.array, model.params)
     rng = np.random.default_rng(0)
     towards = rng.standard_normal(model.config.width)
@@ -173,6 +168,7 @@ def test_a_planted_neuron_answers_in_its_language_and_others_do_not(russian) -> 
     assert written[UNFORCED].texts == plain.texts, "an edit that reaches no neuron changes nothing"
     cyrillic = lambda name: np.mean([any("а" <= letter <= "я" for letter in text) for text in written[name].texts])
     assert cyrillic(EXPERTS) > 0.9 and cyrillic(EXPERTS) - cyrillic(UNFORCED) > 0.3
+    assert cyrillic(RANDOM) - cyrillic(UNFORCED) < 0.3, "its neighbour, forced as far, does not"
     judged = {name: effects.judge(model, one, judges.languages, judges.concepts, settings)
               for name, one in written.items()}  # fmt: skip
     summary = summarise(judged, judges.languages.names, judges.confusion, judges.concepts, SETTINGS.concept, 200, 0)
@@ -232,7 +228,7 @@ class TestRun:
         folder, sources, tree, _ = run
         from xlingjax.analyses.steering import run as module
 
-        monkeypatch.setattr(module, "load_model", lambda *a, **k: pytest.fail("a finished checkpoint was loaded"))
+        monkeypatch.setattr(module, "load_source", lambda *a, **k: pytest.fail("a finished checkpoint was loaded"))
         write_tree(tmp_path / "one.nc", tree)
         write_tree(tmp_path / "two.nc", steer(sources, corpus(), SETTINGS, folder / "steer"))
         assert (tmp_path / "one.nc").read_bytes() == (tmp_path / "two.nc").read_bytes()

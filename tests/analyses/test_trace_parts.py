@@ -11,7 +11,8 @@ import pytest
 import tiny_trace
 
 from xlingjax.analyses.results import write_tree
-from xlingjax.analyses.trace import run, trace, trace_part
+from xlingjax.analyses.trace import sources as sources_of
+from xlingjax.analyses.trace import trace, trace_part
 from xlingjax.errors import InputError
 from xlingjax.files import locked
 
@@ -67,7 +68,7 @@ def test_a_part_of_another_experiment_is_refused_and_loses_nothing(sources, tmp_
 
 def test_one_checkpoint_is_freed_before_the_next_is_loaded(sources, tmp_path, monkeypatch) -> None:
     """P5: two checkpoints of a large model do not fit beside each other."""
-    real, held, alive = run.load_model, [], []
+    real, held, alive = sources_of.load_model, [], []
 
     def load(*arguments, **options):
         gc.collect()
@@ -76,7 +77,7 @@ def test_one_checkpoint_is_freed_before_the_next_is_loaded(sources, tmp_path, mo
         held.extend(weakref.ref(leaf) for leaf in jax.tree.leaves(model.params))
         return model
 
-    monkeypatch.setattr(run, "load_model", load)
+    monkeypatch.setattr(sources_of, "load_model", load)
     settings = dataclasses.replace(tiny_trace.SETTINGS, probe=None, ladder_pairs=0)
     trace(sources, tiny_trace.corpus(), settings, tmp_path)
     assert len(alive) >= 3 and alive == [0] * len(alive)

@@ -15,7 +15,7 @@ def planned(*flags: str) -> list[list[str]]:
         [sys.executable, "-m", "experiments.plan", "--teraflops=100", "--billions_ranked=2", *flags],
         capture_output=True, text=True)  # fmt: skip
     assert done.returncode == 0, done.stderr[-1000:]
-    rows = [line.split("|")[1:-1] for line in done.stdout.splitlines() if line.startswith("| ")][1:]
+    rows = [line.split("|")[1:-1] for line in done.stdout.splitlines() if line.startswith("| ")][2:]
     return [[cell.strip() for cell in row] for row in rows]
 
 

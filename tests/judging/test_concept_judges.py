@@ -23,7 +23,7 @@ def judged():
 
 def test_words_are_found_and_little_else(judged) -> None:
     judge, _ = judged
-    assert np.nanmin(judge.lexicon.sensitivity[:, :3]) > 0.8, "a word's own forms are its markers"
+    assert np.nanmin(judge.lexicon.sensitivity[:, :3]) > 0.7, "a word's own forms are its markers"
     assert np.nanmax(judge.lexicon.false_positives[:, :3]) < 0.2
     assert np.nanmin(judge.classifier.sensitivity[:, :3]) > 0.6
     assert np.nanmax(judge.classifier.false_positives) < 0.2

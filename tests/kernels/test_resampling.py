@@ -53,7 +53,7 @@ def test_halves_are_random_and_reach_every_language():
     apart = np.array(["x"] * 8 + ["y"] * 8)
     half = resampling.document_halves(blocks, apart, 0)
     assert set(half[:8]) == set(half[8:]) == {0, 1}
-    with pytest.raises(InputError, match="halves need two"):
+    with pytest.raises(InputError, match="2 parts need as many"):
         resampling.document_halves(np.zeros(4, int), names[:4], 0)
 
 

@@ -58,6 +58,8 @@ def test_what_is_not_measured_and_how_large_a_device_is_are_arguments():
     model, tokens = abstract_model(tiny.CONFIG), tiny.sentences(50)
     with pytest.raises(InputError, match="measure is 'all'; choose among nothing, memory, time"):
         plan(model, tokens, measure="all")
+    with pytest.raises(InputError, match="has no weights, so it cannot be timed"):
+        plan(model, tokens)
     with pytest.raises(InputError, match="a device has 20 kB"):
         plan(model, tokens, measure="memory", device_limit=20_000)
 

@@ -13,6 +13,7 @@ import numpy as np
 import xarray as xr
 
 from xlingjax.analyses.health import language_losses
+from xlingjax.analyses.reading import longest
 from xlingjax.corpora.corpus import Corpus
 from xlingjax.corpora.tokenising import tokenise
 from xlingjax.errors import InputError
@@ -22,15 +23,15 @@ from xlingjax.kernels.selectivity import both_ends, language_neurons
 from xlingjax.models import Edit, Model
 from xlingjax.neurons import NeuronIndex
 from xlingjax.responses.collecting import collect
+from xlingjax.responses.jobs import BATCH_TOKENS
 
 METHODS = ("lape", "both_ends")
 LAPE_SITE = "mlp.act"  # the MLP's activation, which the definition looks at
-LONGEST = 512  # tokens of a sentence where the model sets no limit
 
 
 def find_language_neurons(
     model: Model, corpus: Corpus, method: str = "lape", *, part: float = 0.01, ends: int | None = None,
-    batch_tokens: int = 8192, seed: int = 0,
+    batch_tokens: int = BATCH_TOKENS, seed: int = 0,
 ) -> tuple[dict[str, np.ndarray], NeuronIndex]:
     """Language -> flat indices of its neurons, and the index that they count in.
 
@@ -51,7 +52,7 @@ def find_language_neurons(
         raise InputError(f"corpus {corpus.name!r} has {len(names)} languages; neurons of one language need two")
     sites, pool = ((LAPE_SITE,), "positive") if method == "lape" else (None, "mean")
     found = collect(model, corpus, sites, pool, batch_tokens=batch_tokens, show=False,
-                    max_length=model.config.max_length or LONGEST)
+                    max_length=longest(model))
     matrix = found.matrix()
     if method == "lape":
         weight = found.pieces.astype(float)
@@ -70,7 +71,7 @@ def find_language_neurons(
 
 def damage(
     model: Model, corpus: Corpus, neurons: Mapping[str, np.ndarray], index: NeuronIndex, *, controls: int = 3,
-    batch_tokens: int = 8192, seed: int = 0,
+    batch_tokens: int = BATCH_TOKENS, seed: int = 0,
 ) -> xr.Dataset:
     """How much worse each language is predicted without another's neurons.
 
@@ -85,7 +86,7 @@ def damage(
         loss without the neurons of `removed` minus that; `random`, the same for random neurons, by `draw`; `size`;
         `own`, damage to the language itself minus the mean damage to the others, and `own_random`.
     """
-    tokens = tokenise(model.tokenizer, corpus.texts, model.config.max_length or LONGEST)
+    tokens = tokenise(model.tokenizer, corpus.texts, longest(model))
     names = list(corpus.language_names)
     removed = [name for name in neurons if name in names]
     run = lambda edits: language_losses(model, corpus, tokens, batch_tokens, edits=edits)["loss"].values
@@ -107,7 +108,7 @@ def damage(
 
 
 def language_neurons_at(
-    model: Model, corpus: Corpus, method: str, *, controls: int = 3, batch_tokens: int = 8192, seed: int = 0,
+    model: Model, corpus: Corpus, method: str, *, controls: int = 3, batch_tokens: int = BATCH_TOKENS, seed: int = 0,
 ) -> xr.Dataset:
     """`damage` of the neurons found on one half of the documents, measured on the other half."""
     half = document_halves(independent_blocks(corpus.documents, corpus.parallel), corpus.languages, seed)

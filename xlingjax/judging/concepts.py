@@ -14,14 +14,16 @@ from jaxtyping import Bool, Float, Int
 
 from xlingjax.corpora.corpus import Corpus
 from xlingjax.errors import InputError
+from xlingjax.judging import TRAIN_SET_TEST
 from xlingjax.judging.ngrams import ngram_counts, normalised
-from xlingjax.judging.splits import split_in
 from xlingjax.kernels.probing import fit_probes
+from xlingjax.kernels.resampling import document_parts, independent_blocks
 
 ORDERS, BUCKETS = (2, 3, 4, 5), 2**11
 PENALTY = 1.0
 FALSE_POSITIVES = 0.05  # share of held-out sentences without the concept that a threshold may call
 MARKERS, LEAST_Z = 10, 3.0  # words a concept, and how far their log-odds stand out
+PRIOR = 0.1  # weight of the prior, as a share of the text that it is counted on
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -91,7 +93,8 @@ def fit_concepts(corpus: Corpus, seed: int = 0) -> ConceptJudge:
     Raises:
         InputError: a concept lacks positives or negatives in the training or threshold documents of a language.
     """
-    part = split_in(corpus, (2, 1, 1), seed)
+    blocks = independent_blocks(corpus.documents, corpus.parallel)
+    part = document_parts(blocks, corpus.languages, TRAIN_SET_TEST, seed)
     weights, thresholds, markers, called, hits = [], [], [], [], []
     for name in corpus.language_names:
         rows = [np.flatnonzero((corpus.languages == name) & (part == which)) for which in range(3)]
@@ -154,7 +157,7 @@ def marker_words(texts: Sequence[str], labels: Int[np.ndarray, "S C"]) -> tuple[
     for row, one in enumerate(counts):
         for word, count in one.items():
             table[row, vocabulary[word]] = count
-    prior = table.sum(0) + 1e-9
+    prior = PRIOR * table.sum(0) + 1e-9
     total = prior.sum()
     names = np.array(list(vocabulary))
     out = []

@@ -16,8 +16,9 @@ from jaxtyping import Float, Int
 
 from xlingjax.corpora.corpus import Corpus
 from xlingjax.errors import InputError
+from xlingjax.judging import TRAIN_SET_TEST
 from xlingjax.judging.ngrams import hashed_ngrams, normalised
-from xlingjax.judging.splits import split_in
+from xlingjax.kernels.resampling import document_parts, independent_blocks
 
 UNDETERMINED = "undetermined"
 ORDERS, BUCKETS = (1, 2, 3), 2**15
@@ -94,7 +95,8 @@ def fit_languages(corpus: Corpus, seed: int = 0) -> tuple[NgramLanguages, Corpus
     names = corpus.language_names
     if len(names) < 2:
         raise InputError(f"corpus {corpus.name!r} has {len(names)} languages; telling languages apart needs two")
-    part = split_in(corpus, (2, 1, 1), seed)
+    blocks = independent_blocks(corpus.documents, corpus.parallel)
+    part = document_parts(blocks, corpus.languages, TRAIN_SET_TEST, seed)
     counts = np.full((len(names), BUCKETS), SMOOTHING)
     for g, name in enumerate(names):
         rows = np.flatnonzero((corpus.languages == name) & (part == 0))
@@ -175,12 +177,6 @@ def confusion(judge: LanguageJudge, corpus: Corpus, each: int = 300) -> Int[np.n
         said = judge.verdicts([corpus.texts[row] for row in rows])
         out[g] = [(said == verdict).sum() for verdict in names]
     return out
-
-
-def verdict_counts(judge: LanguageJudge, texts: Sequence[str]) -> Int[np.ndarray, "V"]:
-    """How many texts get each verdict, "undetermined" last."""
-    said = judge.verdicts(texts)
-    return np.array([(said == verdict).sum() for verdict in (*judge.names, UNDETERMINED)])
 
 
 def segments(text: str) -> list[str]:

@@ -46,30 +46,43 @@ def document_halves(
 ) -> Int[np.ndarray, "S"]:
     """A random half, 0 or 1, for every sentence; a block lies in one half in all its languages.
 
-    Blocks that occur in the same languages are dealt out evenly, so every language with two blocks
-    has sentences in both halves.
-
-    Raises:
-        InputError: where there is only one block.
-
     >>> document_halves(np.array([0, 0, 1, 1]), np.array(["x", "x", "x", "x"]), seed=0)
     array([1, 1, 0, 0])
     """
+    return document_parts(blocks, languages, (1, 1), seed)
+
+
+def document_parts(
+    blocks: Int[np.ndarray, "S"], languages: Strings, shares: Sequence[int], seed: int,
+) -> Int[np.ndarray, "S"]:
+    """A random part for every sentence, parts in the ratio of `shares`; a block lies in one part.
+
+    Blocks that occur in the same languages are dealt out evenly, so every language with as many blocks
+    as `shares` has has sentences in every part.
+
+    Raises:
+        InputError: where there are fewer blocks than parts.
+
+    >>> np.bincount(document_parts(np.arange(8), np.array(["x"] * 8), (2, 1, 1), seed=0)).tolist()
+    [4, 2, 2]
+    """
     count = int(blocks.max(initial=-1)) + 1
-    if count < 2:
+    if count < len(shares):
         raise InputError(
-            f"the sentences come from {count} independent document(s); halves need two, so give "
+            f"the sentences come from {count} independent document(s); {len(shares)} parts need as many, so give "
             "sentences of more documents or finer document ids")
+    slots = np.repeat(np.arange(len(shares)), shares)
     rng = np.random.default_rng(seed)
     signature = _signatures(blocks, languages, count)
     order = np.lexsort((rng.random(count), signature))
     place = np.arange(count) - np.searchsorted(signature[order], signature[order])
-    start = rng.integers(0, 2, count)[signature[order]]
-    half = np.empty(count, int)
-    half[order] = (place + start) % 2
-    if len(np.unique(half)) < 2:
-        half[order[0]] = 1 - half[order[0]]
-    return half[blocks]
+    start = rng.integers(0, len(slots), count)[signature[order]]
+    part = np.empty(count, int)
+    part[order] = slots[(place + start) % len(slots)]
+    for empty in np.setdiff1d(slots, part):  # few blocks, each in other languages
+        most = np.bincount(part).argmax()
+        part[order[np.flatnonzero(part[order] == most)[0]]] = empty
+    return part[blocks]
 
 
 def document_bootstrap(blocks: Int[np.ndarray, "S"], seed: int) -> Int[np.ndarray, "S"]:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
+from matplotlib.image import AxesImage
 from numpy.typing import ArrayLike
 
 from xlingjax.report import style
@@ -217,6 +218,19 @@ def curve_over_k(experts: xr.Dataset, pairs: np.ndarray, group: str, name: str) 
             "elsewhere). The scale is logarithmic above 0.01."))
 
 
+def _heat(axes: Axes, values: np.ndarray, rows: list[str], columns: list[str], top: float) -> AxesImage:
+    """A matrix from 0 to `top`, its numbers written in; NaN stays blank."""
+    image = axes.imshow(values, cmap=style.SEQUENTIAL, vmin=0, vmax=top)
+    axes.set_xticks(range(len(columns)), columns, rotation=40, ha="right")
+    axes.set_yticks(range(len(rows)), rows)
+    axes.grid(False)
+    for (a, b), value in np.ndenumerate(values):
+        if not np.isnan(value):
+            axes.text(b, a, f"{value:z.2f}", ha="center", va="center", fontsize=7,
+                      color="white" if value < 0.55 * top else "black")
+    return image
+
+
 def matrices(experts: xr.Dataset, group: str, name: str) -> Slides:
     """Language x language overlap above null at every checkpoint."""
     raw = experts.sel(adjustment="raw") if "adjustment" in experts.dims else experts
@@ -229,18 +243,10 @@ def matrices(experts: xr.Dataset, group: str, name: str) -> Slides:
     for i, step in enumerate(steps):
         with style.figure(width=5.6, height=4.4) as (canvas, grid):
             axes = grid[0, 0]
-            image = axes.imshow(over[i], cmap=style.SEQUENTIAL, vmin=0, vmax=top)
-            axes.set_xticks(range(len(names)), names, rotation=40, ha="right")
-            axes.set_yticks(range(len(names)), names)
+            image = _heat(axes, over[i], names, names, top)
             axes.set_xlabel("experts on one half of the documents")
             axes.set_ylabel("experts on the other half")
             axes.set_title(f"{group}, checkpoint {step}")
-            axes.grid(False)
-            for a in range(len(names)):
-                for b in range(len(names)):
-                    if not np.isnan(over[i, a, b]):
-                        axes.text(b, a, f"{over[i, a, b]:.2f}", ha="center", va="center", fontsize=7,
-                                  color="white" if over[i, a, b] < 0.55 * top else "black")
             canvas.colorbar(image, ax=axes, label="experts shared (share of k)")
             figures.append(Figure(f"matrix_{name}_{i:02d}", style.png(canvas),
                                   f"overlap between languages at checkpoint {step}, {group}", ""))
@@ -311,17 +317,10 @@ def damage(found: xr.Dataset) -> Slides:
         values = found["damage"].isel(checkpoint=i).transpose("removed", "language").values
         with style.figure(width=5.6, height=4.4) as (canvas, grid):
             axes = grid[0, 0]
-            image = axes.imshow(values, cmap=style.SEQUENTIAL, vmin=0, vmax=top)
-            axes.set_xticks(range(len(names)), names, rotation=40, ha="right")
-            axes.set_yticks(range(len(removed)), removed)
+            image = _heat(axes, values, removed, names, top)
             axes.set_xlabel("language measured")
             axes.set_ylabel("language whose neurons are gone")
             axes.set_title(f"checkpoint {label}")
-            axes.grid(False)
-            for a in range(len(removed)):
-                for b in range(len(names)):
-                    axes.text(b, a, f"{values[a, b]:z.2f}", ha="center", va="center", fontsize=7,
-                              color="white" if values[a, b] < 0.55 * top else "black")
             canvas.colorbar(image, ax=axes, label="damage (nats a token)")
             figures.append(Figure(f"damage_{i:02d}", style.png(canvas), f"damage by language at {label}", ""))
     return Slides("damage", tuple(figures), tuple(labels), "Checkpoint", (

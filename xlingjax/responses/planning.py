@@ -136,6 +136,8 @@ def plan(
     """
     if measure not in MEASURES:
         raise InputError(f"measure is {measure!r}; choose among {', '.join(MEASURES)}")
+    if measure == "time" and isinstance(jax.tree.leaves(model.params)[0], jax.ShapeDtypeStruct):
+        raise InputError(f"model {model.name!r} has no weights, so it cannot be timed; plan with measure='memory'")
     job = prepare(
         model, corpus, sites, pool, where, batch_tokens, max_length, in_memory=workdir is None
     )

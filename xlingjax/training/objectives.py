@@ -49,22 +49,24 @@ def row_losses(
     mask: Bool[Array, "B T"],
     key: Key[Array, ""],
     edits: Mapping[str, Edit] | None = None,
+    targets: Bool[Array, "B T"] | None = None,
 ) -> tuple[Float[Array, " B"], Int[Array, " B"]]:
     """Summed cross-entropy in nats of each row's targets, and how many targets it has.
 
-    Causal: the target of position t is the token at t + 1, where both are real. Masked: the targets
+    Causal: the target of position t is the token at t + 1, where both are real (and in `targets`). Masked: the targets
     are the tokens that `hide_tokens` hid. The loss of a batch is sum / sum.
     """
     if objective.kind == "causal":
         hidden, _ = forward(params, config, tokens, mask, edits=edits)
+        counted = mask if targets is None else mask & targets
         return _cross_entropy(
-            params, config, hidden[:, :-1], tokens[:, 1:], mask[:, 1:] & mask[:, :-1]
+            params, config, hidden[:, :-1], tokens[:, 1:], counted[:, 1:] & mask[:, :-1]
         )
     shown, positions, counted = hide_tokens(key, tokens, mask, objective, config.vocab_size)
     hidden, _ = forward(params, config, shown, mask, edits=edits)
     hidden = jnp.take_along_axis(hidden, positions[..., None], axis=1)
-    targets = jnp.take_along_axis(tokens, positions, axis=1)
-    return _cross_entropy(params, config, hidden, targets, counted)
+    hid = jnp.take_along_axis(tokens, positions, axis=1)
+    return _cross_entropy(params, config, hidden, hid, counted)
 
 
 def hide_tokens(

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from xlingjax.errors import InputError
+from xlingjax.errors import InputError, require_least
 from xlingjax.training.objectives import OBJECTIVES
 from xlingjax.training.optimiser import OptimiserSettings
 
@@ -47,9 +47,7 @@ class Settings:
             raise InputError(
                 f"unknown objective {self.objective!r}; it is one of {', '.join(OBJECTIVES)}"
             )
-        for name in ("steps", "rows", "evaluated", "save_every"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} is {getattr(self, name)}; it must be 1 or more")
+        require_least(self, dict.fromkeys(("steps", "rows", "evaluated", "save_every"), 1))
         if self.checkpoint_every < 0:
             raise InputError(f"checkpoint_every is {self.checkpoint_every}; 0 turns it off")
         if not 0 <= self.seed < 2**32:

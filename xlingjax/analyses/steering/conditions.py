@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from xlingjax.analyses.concept_experts import default_k
+from xlingjax.analyses.experts.cells import read
 from xlingjax.analyses.steering.settings import SteerSettings
 from xlingjax.corpora.corpus import Corpus
 from xlingjax.errors import InputError
@@ -52,7 +53,7 @@ def choose(
     """The conditions, from the responses to the documents that may find experts.
 
     Args:
-        responses: float[S, N] of the sentences of `corpus`, in its order.
+        responses: float[S, N] of the sentences of `corpus`, in its order, or what is read like it (`Matrix`).
         corpus: labelled sentences, none of which a judge has seen.
 
     Raises:
@@ -72,13 +73,12 @@ def choose(
     other_language = settings.other_language or others[0]
     other_concept = settings.other_concept or _other_concept(corpus, settings.concept)
     widest = max(k, *doses)
-    matrix = np.asarray(responses)
-    rank = lambda language, concept, seed: _ranked(matrix, corpus, language, concept, widest, settings.seed + seed)
+    rank = lambda language, concept, seed: _ranked(responses, corpus, language, concept, widest, settings.seed + seed)
     own, ap = rank(settings.source_language, settings.concept, 0)
     theirs, _ = rank(other_language, settings.concept, 1)
     instead, _ = rank(settings.source_language, other_concept, 2) if other_concept else (np.empty(0, int), None)
     value = lambda chosen, language, concept: Condition(
-        chosen, _values(matrix, corpus, chosen, language, concept, settings))
+        chosen, _values(responses, corpus, chosen, language, concept, settings))
     here = lambda chosen: value(chosen, settings.source_language, settings.concept)
     top = own[:k]
     shared = np.isin(top, theirs[:k])
@@ -109,7 +109,7 @@ def _other_concept(corpus: Corpus, concept: str) -> str:
 
 
 def _ranked(
-    matrix: np.ndarray, corpus: Corpus, language: str, concept: str, width: int, seed: int,
+    responses: Any, corpus: Corpus, language: str, concept: str, width: int, seed: int,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The `width` best detectors of a concept in a language, and their average precision."""
     column = corpus.labels[:, corpus.concepts.index(concept)]
@@ -119,7 +119,7 @@ def _ranked(
         raise InputError(
             f"concept {concept!r} has no {'negative' if positive.any() else 'positive'} sentence in {language} among "
             "the documents that find experts; give more sentences")
-    block = matrix[rows]
+    block = read(responses, rows, slice(None))
     ap = np.array(average_precision(block, positive[:, None]))[0]
     ap[(block == block[0]).all(0)] = np.nan  # a neuron that never varies detects nothing
     chosen = np.asarray(expert_sets(ap[None], width, seed))[0]
@@ -130,17 +130,18 @@ def _ranked(
 
 
 def _values(
-    matrix: np.ndarray, corpus: Corpus, chosen: np.ndarray, language: str, concept: str, settings: SteerSettings,
+    responses: Any, corpus: Corpus, chosen: np.ndarray, language: str, concept: str, settings: SteerSettings,
 ) -> np.ndarray:
     """What each neuron is forced to, from its responses to positive sentences of a language."""
     if settings.value == "zero":
         return np.zeros(len(chosen), np.float32)
     if settings.value == "scale":
         return np.full(len(chosen), settings.amount, np.float32)
-    rows = corpus.languages == language
+    rows = np.flatnonzero(corpus.languages == language)
+    own = read(responses, rows, slice(None))[:, chosen]
     if settings.value == "add":
-        return (settings.amount * matrix[rows][:, chosen].std(0)).astype(np.float32)
-    shown = matrix[rows & (corpus.labels[:, corpus.concepts.index(concept)] == 1)][:, chosen]
+        return (settings.amount * own.std(0)).astype(np.float32)
+    shown = own[corpus.labels[rows, corpus.concepts.index(concept)] == 1]
     if settings.value == "mean":
         return shown.mean(0).astype(np.float32)
     return np.quantile(shown, 0.5 if settings.value == "median" else 0.9, axis=0).astype(np.float32)

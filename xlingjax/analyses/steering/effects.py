@@ -9,13 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from xlingjax.analyses.steering.conditions import UNFORCED, Condition, edits_of, scaled
+from xlingjax.analyses.steering.conditions import Condition, edits_of, scaled
 from xlingjax.analyses.steering.settings import SteerSettings
 from xlingjax.judging.concepts import ConceptJudge
 from xlingjax.judging.languages import UNDETERMINED, LanguageJudge, segment_shares
 from xlingjax.models import Model
 from xlingjax.models.generating import beginning, left_padded, positions
-from xlingjax.models.transformer import forward, unembed
+from xlingjax.models.transformer import forward
+from xlingjax.training.objectives import Objective, row_losses
 
 MATCHINGS = 3  # corrections of the random neurons' displacement
 GRAMS = 2  # of the measure of repetition
@@ -191,26 +192,17 @@ def nats_per_token(model: Model, written: Written, settings: SteerSettings) -> F
         new = np.arange(written.tokens.shape[1]) < written.lengths[filled, None]
         tokens = np.concatenate([prompts.tokens[of[filled]], written.tokens[filled]], 1)
         mask = np.concatenate([prompts.mask[of[filled]], new], 1)
-        total = np.asarray(_new_nats(model.params, model.config, tokens, mask, new))
-        out.append(total[:len(part)])
+        pad = np.zeros(prompts.tokens[of[filled]].shape, bool)
+        total, count = _new_nats(model.params, model.config, tokens, mask, np.concatenate([pad, new], 1))
+        out.append((np.asarray(total) / np.maximum(count, 1))[:len(part)])
     return np.concatenate(out)
 
 
 @functools.partial(jax.jit, static_argnums=(1,))
 def _new_nats(
-    params: Any, config: Any, tokens: Int[Array, "B T"], mask: Bool[Array, "B T"], new: Bool[Array, "B n"],
-) -> Float[Array, "B"]:
-    hidden, _ = forward(params, config, tokens, mask)
-    count = new.shape[1]
-
-    def row(inputs: tuple[Array, Array, Array]) -> Array:  # one row's logits at a time
-        states, targets, real = inputs
-        logits = unembed(params, config, states).astype(jnp.float32)
-        chosen = jnp.take_along_axis(logits, targets[:, None], axis=1)[:, 0]
-        nats = jax.nn.logsumexp(logits, axis=1) - chosen
-        return jnp.where(real, nats, 0).sum() / jnp.maximum(real.sum(), 1)
-
-    return jax.lax.map(row, (hidden[:, -count - 1:-1], tokens[:, -count:], new))
+    params: Any, config: Any, tokens: Int[Array, "B T"], mask: Bool[Array, "B T"], new: Bool[Array, "B T"],
+) -> tuple[Float[Array, "B"], Int[Array, "B"]]:
+    return row_losses(params, config, Objective("causal"), tokens, mask, jax.random.key(0), targets=new)
 
 
 def repetition(tokens: Sequence[int] | np.ndarray) -> float:
@@ -221,8 +213,3 @@ def repetition(tokens: Sequence[int] | np.ndarray) -> float:
     """
     grams = [tuple(int(token) for token in tokens[i:i + GRAMS]) for i in range(len(tokens) - GRAMS + 1)]
     return 1 - len(set(grams)) / len(grams) if grams else 0.0
-
-
-def unforced_first(conditions: Mapping[str, Condition]) -> dict[str, Condition]:
-    """The same conditions, the unforced one first."""
-    return {UNFORCED: conditions[UNFORCED], **{name: one for name, one in conditions.items() if name != UNFORCED}}

@@ -12,25 +12,25 @@ import numpy as np
 import xarray as xr
 
 from xlingjax import hosts
+from xlingjax.analyses.reading import Matrix, longest
 from xlingjax.analyses.results import read_tree, write_tree
 from xlingjax.analyses.steering import effects
 from xlingjax.analyses.steering.conditions import EXPERTS, RANDOM, UNFORCED, Chosen, choose, sizes
 from xlingjax.analyses.steering.settings import SteerSettings
 from xlingjax.analyses.steering.summary import summarise
 from xlingjax.analyses.trace.finished import RESULT, is_finished, record, sign
-from xlingjax.analyses.trace.sources import Source
+from xlingjax.analyses.trace.sources import Source, load_source
 from xlingjax.corpora.corpus import Corpus
 from xlingjax.errors import InputError
 from xlingjax.files import claim, locked
 from xlingjax.judging.concepts import ConceptJudge, fit_concepts
 from xlingjax.judging.languages import LanguageJudge, LibraryLanguages, confusion, fit_languages
-from xlingjax.judging.splits import split_in
-from xlingjax.models import Model, load_model
+from xlingjax.kernels.resampling import document_halves, independent_blocks
+from xlingjax.models import Model
 from xlingjax.progress import progress
 from xlingjax.responses.collecting import collect
 
 Say = Callable[[str], None]
-LONGEST = 512  # tokens of a sentence where the model sets no limit
 JUDGES = ("ngrams", "library")
 
 
@@ -85,15 +85,16 @@ def steer(
         corpus.language(name)
     chosen = [settings.concept, *([settings.other_concept] if settings.other_concept else [])]
     corpus.with_concepts(chosen)
-    part = split_in(corpus, (1, 1), settings.seed)
-    finding, judging = corpus.rows(part == 0), corpus.rows(part == 1)
+    blocks = independent_blocks(corpus.documents, corpus.parallel)
+    half = document_halves(blocks, corpus.languages, settings.seed)
+    finding, judging = corpus.rows(half == 0), corpus.rows(half == 1)
     judges = Judges(judging, judge, [settings.concept], settings.seed)
     identity = {"corpus": corpus.fingerprint, "settings": dataclasses.asdict(settings), "judge": judge,
                 "tokenizer": str(tokenizer)}
     found: list[dict[str, xr.Dataset]] = []
     with claim(Path(workdir), identity, "steer") as folder:
         for number, source in enumerate(sources):
-            load = functools.cache(functools.partial(_load, source, settings, tokenizer))
+            load = functools.cache(functools.partial(load_source, source, settings.dtype, tokenizer=tokenizer))
             home = folder / source.label
             if not hosts.agreed(is_finished(home, source, tokenizer, load)):
                 signed = sign(source, tokenizer)
@@ -108,22 +109,14 @@ def steer(
     return _join(found, sources, corpus, settings, judge)
 
 
-def _load(source: Source, settings: SteerSettings, tokenizer: Any) -> Model:
-    model = load_model(source.name, source.revision, source.subfolder, settings.dtype, tokenizer=tokenizer)
-    if model.tokenizer is None:
-        raise InputError(f"checkpoint {source.label!r} of {source.name} brings no tokenizer; name the folder or "
-                         "repository that has it with --tokenizer")
-    return model
-
-
 def checkpoint(
     model: Model, finding: Corpus, judges: Judges, settings: SteerSettings, folder: Path,
 ) -> dict[str, xr.Dataset]:
     """One checkpoint: `effects`, `experts`, `samples`, `judges`."""
     responses = collect(
         model, finding, settings.sites, settings.pool, folder / "responses", batch_tokens=settings.batch_tokens,
-        max_length=model.config.max_length or LONGEST)
-    chosen = choose(responses.matrix(), responses.neurons, finding, settings)
+        max_length=longest(model))
+    chosen = choose(Matrix(responses), responses.neurons, finding, settings)
     rows = settings.seeds * max(1, len(settings.prompts))
     with progress(total=(len(chosen.conditions)) * rows, label="texts", unit="texts") as bar:
         unforced = effects.write(model, {UNFORCED: chosen.conditions[UNFORCED]}, settings, bar.update)

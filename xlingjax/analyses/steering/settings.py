@@ -2,7 +2,8 @@
 
 import dataclasses
 
-from xlingjax.errors import InputError
+from xlingjax.errors import InputError, require_least
+from xlingjax.responses.jobs import BATCH_TOKENS
 
 VALUES = ("median", "mean", "p90", "zero", "add", "scale")
 POSITIONS = ("every", "prompt", "generated", "last")
@@ -50,7 +51,7 @@ class SteerSettings:
     top_k: int = 0
     top_p: float = 1.0
     batch_rows: int = 50
-    batch_tokens: int = 8192
+    batch_tokens: int = BATCH_TOKENS
     dtype: str = "float32"
     draws: int = 2000
     seed: int = 0
@@ -60,10 +61,7 @@ class SteerSettings:
             if getattr(self, name) not in choices:
                 raise InputError(f"{name} {getattr(self, name)!r} is unknown; choose among {', '.join(choices)}")
         least = {"k": 1, "seeds": 2, "max_new_tokens": 1, "batch_rows": 1, "batch_tokens": 1, "draws": 1, "seed": 0}
-        for name, bound in least.items():
-            value = getattr(self, name)
-            if value is not None and value < bound:
-                raise InputError(f"{name} is {value}; it must be {bound} or more")
+        require_least(self, least)
         if self.ks is not None and (not self.ks or min(self.ks) < 1):
             raise InputError(f"ks are {self.ks}; name sizes of at least 1")
         if self.other_language == self.source_language:

@@ -19,12 +19,13 @@ from xlingjax.analyses.concept_experts import concept_experts
 from xlingjax.analyses.experts import pieces
 from xlingjax.analyses.language_neurons import language_neurons_at
 from xlingjax.analyses.language_probe import probe_checkpoint
+from xlingjax.analyses.reading import Matrix, longest
 from xlingjax.analyses.results import read_tree, write_tree
 from xlingjax.analyses.trace import ladder
 from xlingjax.analyses.trace.claims import CLASSES, claims, pair_classes
 from xlingjax.analyses.trace.finished import FORMAT, RESULT, is_finished, record, recorded, sign
 from xlingjax.analyses.trace.settings import TraceSettings, require_fit
-from xlingjax.analyses.trace.sources import SERIES, Source
+from xlingjax.analyses.trace.sources import SERIES, Source, load_source
 from xlingjax.analyses.trace.usable import shuffled, usable
 from xlingjax.corpora.corpus import Corpus
 from xlingjax.corpora.scripts import main_script
@@ -32,7 +33,7 @@ from xlingjax.corpora.tokenising import Tokens, tokenise
 from xlingjax.errors import InputError
 from xlingjax.files import canonical, claim, locked, slug
 from xlingjax.kernels.traces import persistence
-from xlingjax.models import Model, load_model
+from xlingjax.models import Model
 from xlingjax.models.hub import require_revisions
 from xlingjax.models.placing import init_sharded
 from xlingjax.responses.collecting import collect
@@ -40,8 +41,6 @@ from xlingjax.responses.planning import Plan, plan
 from xlingjax.responses.responses import Responses
 from xlingjax.sharding import make_mesh
 
-DENSE_BYTES = 2**30  # responses up to this size are held in memory while they are analysed
-LONGEST = 512  # tokens of a sentence where the model sets no limit
 MATCHED = ("expert", "expert_ap", "ap_at_k", "null_ap_at_k", "prevalence", "overlap_mean",
            "covariate_ap", "covariate_p")  # what is compared before and after matching for length
 
@@ -144,22 +143,6 @@ def plan_trace(model: Model, corpus: Corpus, checkpoints: int, settings: TraceSe
     return one, "\n".join(lines)
 
 
-class Matrix:
-    """Responses as `concept_experts` reads them: `matrix[rows, neurons]` of two slices -> NumPy."""
-
-    def __init__(self, responses: Responses) -> None:
-        self.shape = responses.shape
-        small = 4 * self.shape[0] * self.shape[1] <= DENSE_BYTES
-        self._dense = responses.matrix() if small else None
-        self._responses = responses
-
-    def __getitem__(self, key: tuple[slice, slice]) -> np.ndarray:
-        if self._dense is not None:
-            return self._dense[key]
-        rows, neurons = key
-        return self._responses.rows(np.arange(self.shape[0])[rows]).matrix(neurons)
-
-
 def _where(settings: TraceSettings) -> Mapping[str, Any] | None:
     return None if settings.first_token else {"first": False}
 
@@ -235,16 +218,10 @@ class _Trace:
     def _load(self, source: Source) -> Model:
         if self.loaded != source:
             self.model = None  # one checkpoint is freed before the next is loaded
-            self.model = load_model(source.name, source.revision, source.subfolder,
-                                    self.settings.dtype, self.mesh, self.tokenizer)
+            self.model = load_source(source, self.settings.dtype, self.mesh, self.tokenizer)
             self.loaded = source
-            if self.model.tokenizer is None:
-                raise InputError(
-                    f"checkpoint {source.label!r} of {source.name} brings no tokenizer; name the "
-                    "folder or repository that has it with --tokenizer")
             require_fit(self.model, self.settings)
-            longest = self.model.config.max_length or LONGEST
-            self.tokens = tokenise(self.model.tokenizer, self.corpus.texts, longest)
+            self.tokens = tokenise(self.model.tokenizer, self.corpus.texts, longest(self.model))
         assert self.model is not None
         if not self.planned:
             self.planned = True
@@ -256,7 +233,7 @@ class _Trace:
         return collect(model, self.corpus, self.settings.sites, pool or self.settings.pool,
                        self.folder / source.label / (pool or "responses"), where=_where(self.settings),
                        batch_tokens=self.settings.batch_tokens,
-                       max_length=model.config.max_length or LONGEST)
+                       max_length=longest(model))
 
     def _options(self) -> dict[str, Any]:
         settings = self.settings
@@ -357,7 +334,7 @@ class _Trace:
             name="untrained", fingerprint="untrained")
         return Matrix(collect(fresh, self.corpus, self.settings.sites, self.settings.pool,
                               where=_where(self.settings), batch_tokens=self.settings.batch_tokens,
-                              max_length=model.config.max_length or LONGEST))
+                              max_length=longest(model)))
 
     def _scripts(self) -> dict[str, str]:
         return {name: main_script(self.corpus.language(name).texts)

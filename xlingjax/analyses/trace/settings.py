@@ -4,7 +4,7 @@ import dataclasses
 
 from xlingjax.analyses.language_neurons import METHODS
 from xlingjax.analyses.language_probe import ProbeSettings
-from xlingjax.errors import InputError
+from xlingjax.errors import InputError, require_least
 from xlingjax.models import Model
 from xlingjax.models.loading import check_dtype
 from xlingjax.responses.jobs import BATCH_TOKENS, read_sites
@@ -62,10 +62,7 @@ class TraceSettings:
                 f"language_neurons {self.language_neurons!r} is unknown; choose among {', '.join(METHODS)}")
         least = {"k": 1, "permutations": 3, "halvings": 1, "bootstraps": 0, "minimum": 1,
                  "ladder_pairs": 0, "shown": 0, "batch_tokens": 1, "seed": 0}
-        for name, bound in least.items():
-            value = getattr(self, name)
-            if value is not None and value < bound:
-                raise InputError(f"{name} is {value}; it must be {bound} or more")
+        require_least(self, least)
 
 
 def require_fit(model: Model, settings: TraceSettings) -> None:

@@ -5,8 +5,10 @@ import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from xlingjax.errors import InputError
+from xlingjax.models import Model, load_model
 from xlingjax.models.weights.files import is_inside
 
 
@@ -58,6 +60,23 @@ SERIES = {
     "bigscience/bloom-7b1-intermediate": Series(1.049e6, {
         "global_step100000": "published with the weights of global_step200000"}),
 }
+
+
+def load_source(source: Source, dtype: str, mesh: Any = None, tokenizer: Any = None) -> Model:
+    """A checkpoint with its tokenizer.
+
+    Args:
+        dtype, mesh, tokenizer: as of `load_model`.
+
+    Raises:
+        InputError: it cannot be loaded, or brings no tokenizer and none is named.
+    """
+    model = load_model(source.name, source.revision, source.subfolder, dtype, mesh, tokenizer)
+    if model.tokenizer is None:
+        raise InputError(
+            f"checkpoint {source.label!r} of {source.name} brings no tokenizer; name the "
+            "folder or repository that has it with --tokenizer")
+    return model
 
 
 def step_of(label: str) -> int | None:

@@ -11,6 +11,7 @@ import xarray as xr
 from xlingjax.corpora.corpus import Corpus
 from xlingjax.files import write_whole
 from xlingjax.neurons import NeuronIndex
+from xlingjax.report.markdown import markdown
 from xlingjax.responses.responses import Responses, open_responses
 
 COLUMNS = ("checkpoint", "bits/char", "group", "overlap", "null", "band", "names", "their band", "ceiling",
@@ -91,7 +92,7 @@ def replicates_markdown(tree: xr.DataTree) -> str:
                   "runs above the joint band", "ceiling",
                   "shared fraction", "overlap with the unseen language"][:len(rows[0])]
         parts.append(f"{one.attrs['group']}, {one.attrs['concepts']} concepts, k = {one.attrs['k']}\n\n"
-                     f"{_markdown(header, rows)}\n{_classes(one.sel(checkpoint=tree.attrs['last_sound']))}")
+                     f"{markdown(header, rows)}\n{_classes(one.sel(checkpoint=tree.attrs['last_sound']))}")
     if "probe" in tree.children:
         parts.append(f"language identity, accuracy on token types that the probe never saw\n\n{_probes(tree)}")
     return "\n".join(parts)
@@ -105,7 +106,7 @@ def _classes(last: xr.Dataset) -> str:
         rows.append([
             str(name), _interval(at, "excess"), _shown(float(at["p"])), _interval(at, "name_excess"),
             _shown(float(at["name_p"])), _interval(at, "shared_fraction"), _interval(at, "rise")])
-    return _markdown([f"pairs at {last['checkpoint'].item()}", "overlap - joint null", f"p ({last.attrs['p']})",
+    return markdown([f"pairs at {last['checkpoint'].item()}", "overlap - joint null", f"p ({last.attrs['p']})",
                       "overlap - name null", "p", "shared fraction",
                       "its change since the first checkpoint that has one"], rows)
 
@@ -119,17 +120,12 @@ def _probes(tree: xr.DataTree) -> str:
     rows = [[str(name), *(_interval(probe.sel(checkpoint=name, layer=layer), "accuracy") for layer in layers),
              _shown(float(probe["control"].sel(checkpoint=name).mean())), _shown(float(whole.sel(checkpoint=name)))]
             for name in probe["checkpoint"].values]
-    return _markdown(header, rows) + f"\nchance {float(probe['chance']):.3f}\n"
+    return markdown(header, rows) + f"\nchance {float(probe['chance']):.3f}\n"
 
 
 def _interval(at: xr.Dataset, what: str) -> str:
     value, low, high = (float(at[f"{what}{end}"]) for end in ("", "_low", "_high"))
     return _shown(value) if np.isnan(low) else f"{_shown(value)} [{_shown(low)}, {_shown(high)}]"
-
-
-def _markdown(header: list[str], rows: list[list[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def expertise_table(tree: xr.DataTree, corpus: Corpus, trace_folder: Path, path: Path) -> None:
