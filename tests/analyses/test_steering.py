@@ -180,14 +180,15 @@ def test_a_planted_neuron_answers_in_its_language_and_others_do_not(russian) -> 
 def test_fluency_is_that_of_the_unforced_model(russian) -> None:
     """Cross-entropy of the new tokens, against the logits of one full pass."""
     model, _ = russian
-    written = effects.write(model, {"one": condition(model, 50.0)}, SETTINGS, silent)["one"]
-    start = np.repeat(effects.read_prompts(model, SETTINGS).tokens, len(written.tokens), 0)
+    settings = dataclasses.replace(SETTINGS, prompts=("the dog sees",))  # whose own tokens do not count
+    written = effects.write(model, {"one": condition(model, 50.0)}, settings, silent)["one"]
+    start = np.repeat(effects.read_prompts(model, settings).tokens, len(written.tokens), 0)
     logits = np.asarray(model(np.concatenate([start, written.tokens], 1)).logits(), np.float64)
     log_p = scipy.special.log_softmax(logits[:, start.shape[1] - 1: -1], axis=-1)
     chosen = np.take_along_axis(log_p, written.tokens[..., None], -1)[..., 0]
     real = np.arange(written.tokens.shape[1]) < written.lengths[:, None]
     wanted = -(chosen * real).sum(1) / real.sum(1)
-    np.testing.assert_allclose(effects.nats_per_token(model, written, SETTINGS), wanted, rtol=1e-3)
+    np.testing.assert_allclose(effects.nats_per_token(model, written, settings), wanted, rtol=1e-3)
 
 
 def test_random_neurons_move_the_stream_as_far(russian) -> None:

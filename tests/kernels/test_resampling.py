@@ -152,3 +152,10 @@ def test_names_stay_within_their_kind() -> None:
     assert (np.sort(drawn, axis=1) == np.arange(6)).all() and (kinds[drawn] == kinds).all()
     assert (drawn[:, 3] == 3).all(), "nothing else is of its kind"
     assert len(np.unique(drawn, axis=0)) == 12, "3! orders of nouns, 2 of verbs"
+
+
+def test_a_block_of_a_language_of_its_own_falls_on_either_side() -> None:
+    """Otherwise languages with an odd number of documents would all favour the same half."""
+    blocks, languages = np.arange(3), np.array(["x", "y", "z"])
+    sides = {tuple(resampling.document_halves(blocks, languages, seed).tolist()) for seed in range(40)}
+    assert len(sides) == 6, "all but the two in which a half is empty"

@@ -135,9 +135,7 @@ def generate_tokens(
 
     def step(state: State) -> State:
         drawn = next_token(state.logits, state.tokens, state.mask, seeds, state.step, values, steps)
-        last = jax.lax.dynamic_index_in_dim(state.tokens, prompt + state.step - 1, axis=1, keepdims=False)
-        drawn = jnp.where(state.ended, last, drawn)  # a row that has ended repeats its stop token
-        real = ~state.ended[:, None]
+        real = ~state.ended[:, None]  # what an ended row still draws is masked, and padded at the end
         slot = prompt + state.step
         put = functools.partial(jax.lax.dynamic_update_slice_in_dim, start_index=slot, axis=1)
         now, reached = at(slot, 1, real)
