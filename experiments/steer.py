@@ -10,9 +10,10 @@ checkpoints:
         --revisions=global_step10000,global_step400000 --tokenizer=bigscience/bloom-560m --concepts=FOLDER \\
         --source_language=spa --concept=dog --judge=library --workdir=runs/steer_bloom
 
-Beside the forced texts stand those of the same seeds unforced, with random neurons of the same layers and sites that
-move the residual stream as far, with experts of another concept, with experts that two languages share and those of
-one alone, and with fewer and more experts. The same command on the same --workdir goes on where it stopped.
+Beside the forced texts stand those of the same seeds unforced, unforced at the temperature that makes them as unlikely,
+with random neurons of the same layers and sites that move the residual stream as far, with experts of another concept,
+with experts that two languages share and those of one alone, and with fewer and more experts. Then each language's own
+neurons are switched on. The same command on the same --workdir goes on where it stopped.
 """
 
 import sys
@@ -25,7 +26,7 @@ from experiments._main import run
 from experiments._sources import NAMED, named, refuse_present
 from xlingjax.analyses.results import write_tree
 from xlingjax.analyses.steering import SteerSettings, steer
-from xlingjax.analyses.steering.settings import POSITIONS, VALUES
+from xlingjax.analyses.steering.settings import POSITIONS, SWITCHES, VALUES
 from xlingjax.analyses.trace.sources import Source, sources
 from xlingjax.corpora import Corpus, mini_world
 from xlingjax.errors import InputError
@@ -56,12 +57,15 @@ flags.DEFINE_integer("max_new_tokens", _S.max_new_tokens, "tokens of a text")
 flags.DEFINE_float("temperature", _S.temperature, "of generation; 0 takes the likeliest token")
 flags.DEFINE_integer("top_k", _S.top_k, "0 = all tokens")
 flags.DEFINE_float("top_p", _S.top_p, "1 = all tokens")
+flags.DEFINE_enum("switch", _S.switch, list(SWITCHES), "neurons of each language that are switched on: by both ends of "
+                  "average precision, or by the entropy of activation")
 flags.DEFINE_enum("judge", "ngrams", ["ngrams", "library"], "of languages: trained on the corpus, or py3langid")
 flags.DEFINE_integer("batch_rows", _S.batch_rows, "texts written at once")
 flags.DEFINE_integer("seed", 0, "of pre-training, splits, ties, controls and noise")
 flags.DEFINE_integer("pretrain_steps", 1024, "steps of the embedded corpus's model")
 
-EARLY = 64  # the first checkpoint of the embedded model that is steered
+EARLY = 256  # the first checkpoint of the embedded model that is steered
+SENTENCES = 1200  # of the probe in each language: half of them find experts, a quarter trains judges
 UNSEEN = ("swh",)  # the embedded corpus's language that pre-training never sees
 
 
@@ -73,7 +77,7 @@ def embedded(workdir: Path) -> tuple[tuple[Source, ...], Corpus]:
                      family="bloom", show=say)
     last = found[-1].step
     steps = [str(step) for step in sorted({min(EARLY, last), last})]
-    corpus = mini_world("probe")
+    corpus = mini_world("probe", sentences=SENTENCES)
     return sources(str(workdir / "pretrain"), steps, tokens_per_step=settings.batch_tokens), (
         corpus.language(*FLAGS.languages) if FLAGS.languages else corpus)
 
@@ -103,7 +107,7 @@ def main() -> None:
         FLAGS.concept, FLAGS.source_language, FLAGS.other_language, FLAGS.other_concept, FLAGS.k,
         tuple(map(int, FLAGS.ks)) or None, FLAGS.value, FLAGS.amount, FLAGS.positions, tuple(FLAGS.sites) or None,
         FLAGS.pool, read_prompts(FLAGS.prompts), FLAGS.seeds, FLAGS.max_new_tokens, FLAGS.temperature, FLAGS.top_k,
-        FLAGS.top_p, FLAGS.batch_rows, FLAGS.batch_tokens, FLAGS.dtype, seed=FLAGS.seed)
+        FLAGS.top_p, FLAGS.switch, FLAGS.batch_rows, FLAGS.batch_tokens, FLAGS.dtype, seed=FLAGS.seed)
     found, corpus = embedded(workdir) if FLAGS.model is None else named()
     tree = steer(found, corpus, settings, workdir / "steer", judge=FLAGS.judge, tokenizer=FLAGS.tokenizer, say=say)
     write_tree(workdir / "result.nc", tree)

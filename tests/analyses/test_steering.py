@@ -8,10 +8,14 @@ import numpy as np
 import pytest
 import scipy.special
 import tiny_trace
+import xarray as xr
+from statsmodels.stats.contingency_tables import mcnemar
 
 from xlingjax.analyses.results import write_tree
 from xlingjax.analyses.steering import SteerSettings, effects, steer
+from xlingjax.analyses.steering.claims import claims
 from xlingjax.analyses.steering.conditions import (
+    CONTROLS,
     EXPERTS,
     RANDOM,
     UNFORCED,
@@ -66,8 +70,10 @@ class TestConditions:
         assert of["experts shared with eng"] == {0, 1, 2, 3}
         assert of["experts of spa only"] == {4, 5} and of["experts of eng only"] == {6, 7}
         assert of["experts of Tense=Past"] == set(range(10, 16))
-        assert of["2 experts"] < of[EXPERTS] and chosen.doses == {2: "2 experts", 6: EXPERTS}
-        assert not of[RANDOM] & of[EXPERTS]
+        assert of["2 experts"] < of[EXPERTS] and chosen.doses == {
+            2: ("2 experts", "2 random neurons"), 6: (EXPERTS, RANDOM)}
+        assert chosen.matched == {RANDOM: EXPERTS, "2 random neurons": "2 experts"}
+        assert not of[RANDOM] & of[EXPERTS] and not of["2 random neurons"] & of["2 experts"]
         for stratum in range(4):
             count = lambda name, stratum=stratum: (INDEX.strata[list(of[name])] == stratum).sum()
             assert count(RANDOM) == count(EXPERTS)
@@ -124,6 +130,7 @@ class TestConditions:
             choose(responses, INDEX, dataclasses.replace(found, labels=labels), SETTINGS)
 
     @pytest.mark.parametrize(("settings", "said"), [
+        ({"switch": "all"}, "switch 'all'"), ({"temperature": 0.0}, "6 seeds change nothing"),
         ({"value": "mode"}, "value 'mode' is unknown"), ({"positions": "all"}, "positions 'all'"),
         ({"seeds": 1}, "seeds is 1"), ({"ks": ()}, "ks are"), ({"other_language": "spa"}, "is the source"),
         ({"other_concept": "Number=Plur"}, "itself")])  # fmt: skip
@@ -172,9 +179,58 @@ def test_a_planted_neuron_answers_in_its_language_and_others_do_not(russian) -> 
     judged = {name: effects.judge(model, one, judges.languages, judges.concepts, settings)
               for name, one in written.items()}  # fmt: skip
     summary = summarise(judged, judges.languages.names, judges.confusion, judges.concepts, SETTINGS.concept, 200, 0)
+    said = {name: judged[name].verdict == 2 for name in (EXPERTS, UNFORCED)}
+    b, c = (said[EXPERTS] & ~said[UNFORCED]).sum(), (~said[EXPERTS] & said[UNFORCED]).sum()
+    peer = mcnemar([[0, b], [c, 0]], exact=True).pvalue if b + c else 1.0
+    assert float(summary["p_share"].sel(condition=UNFORCED, verdict="rus")) == pytest.approx(peer)
     np.testing.assert_allclose(summary["share"].sum("verdict"), 1)
     assert (summary["d_share"].sel(condition=UNFORCED) == 0).all()
     assert float(summary["d_nats"].sel(condition=EXPERTS)) > float(summary["d_nats"].sel(condition=RANDOM))
+
+
+def test_texts_as_perplexed(russian) -> None:
+    """The temperature that makes the unforced model write texts of a given loss, found by bisection."""
+    model, _ = russian
+    settings = dataclasses.replace(SETTINGS, seeds=16, max_new_tokens=16)
+    plain = effects.write(model, {"": NOTHING}, settings, silent)[""]
+    loss = lambda texts: float(effects.nats_per_token(model, texts, settings).mean())
+    for change in (-0.5, 0.3):
+        wanted = loss(plain) + change
+        warm = effects.equal_temperature(model, NOTHING, wanted, settings, silent)
+        again = effects.write(model, {"": NOTHING}, dataclasses.replace(settings, temperature=warm), silent)[""]
+        assert abs(loss(again) - wanted) < 0.15 and (warm > 1) == (change > 0)
+
+
+class TestClaims:
+    def effects(self, over: dict[str, list[float]], p: dict[str, list[float]]) -> xr.Dataset:
+        """Two checkpoints, two languages; values by condition, the same at both checkpoints."""
+        names = list(over)
+        of = lambda table: (("checkpoint", "condition", "verdict"),
+                            np.stack([[[*table[name], 0.0] for name in names]] * 2))
+        return xr.Dataset({"over_share": of(over), "p_share": of(p)}, coords={
+            "checkpoint": ["1", "2"], "condition": names, "verdict": ["eng", "spa", "undetermined"],
+            "language": ["eng", "spa"]})
+
+    def test_only_what_exceeds_every_control_is_claimed(self):
+        over = {name: [-0.1, 0.3] for name in CONTROLS}
+        p = {name: [0.5, 0.004] for name in CONTROLS}
+        found = claims(self.effects(over, p))
+        assert found["claimed"].values.tolist() == [[False, True]] * 2
+        np.testing.assert_allclose(found["p"].sel(language="spa"), 0.004 * 4, rtol=1e-6)
+        for control in CONTROLS:
+            weak = claims(self.effects(over, {**p, control: [0.5, 0.2]}))
+            assert not weak["claimed"].any() and (weak["nearest"].sel(language="spa") == control).all()
+            opposed = claims(self.effects({**over, control: [-0.1, -0.3]}, p))
+            assert not opposed["claimed"].sel(language="spa").any()
+
+    def test_the_more_is_tested_the_less_is_claimed(self):
+        p = {name: [0.5, 0.02] for name in CONTROLS}
+        assert not claims(self.effects({name: [-0.1, 0.3] for name in CONTROLS}, p))["claimed"].any()
+
+    def test_a_checkpoint_without_experts_claims_nothing(self):
+        blank = {name: [np.nan, np.nan] for name in CONTROLS}
+        found = claims(self.effects(blank, blank))
+        assert not found["claimed"].any() and (found["nearest"] == "").all() and found["p"].isnull().all()
 
 
 def test_fluency_is_that_of_the_unforced_model(russian) -> None:
@@ -216,13 +272,21 @@ class TestRun:
         _, _, tree, said = run
         found = tree["effects"].to_dataset(inherit=False)
         assert found.sizes["checkpoint"] == 2 and len(said) == 2
-        wanted = {UNFORCED, EXPERTS, RANDOM, "2 experts", "experts of Tense=Past"}
+        wanted = {*CONTROLS, EXPERTS, "2 experts", "2 random neurons", "experts of Tense=Past"}
         assert wanted <= set(found["condition"].values.tolist())
         assert float(found["displacement"].sel(condition=UNFORCED).max()) == 0
         assert str(found["condition"].values[0]) == UNFORCED
         share = found["share"].dropna("condition")
         for low, high in ((found["share_low"], share), (share, found["share_high"])):
             assert (low.sel(condition=share["condition"]) <= high.sel(condition=share["condition"]) + 1e-9).all()
+        np.testing.assert_allclose(found["p_share"].sel(condition=EXPERTS), 1)
+        moved = found["displacement"].sel(condition=[EXPERTS, RANDOM]).values
+        np.testing.assert_allclose(moved[..., 0], moved[..., 1], rtol=0.1)
+        switched = tree["switched"].to_dataset(inherit=False)
+        assert switched.sizes == {"checkpoint": 2, "switched": 3, "kind": 2, "verdict": 4}
+        np.testing.assert_allclose(switched["share"].sum("verdict"), 1)
+        np.testing.assert_allclose(
+            switched["unforced"], found["share"].sel(condition=UNFORCED).transpose("checkpoint", "verdict"))
         assert float(found["tested"].min()) > 0, "the confusion matrix was measured on held-out sentences"
 
     def test_the_same_again_reads_what_is_there_and_another_is_refused(self, run, monkeypatch, tmp_path):
@@ -243,7 +307,7 @@ class TestRun:
         assert (tmp_path / "steer_dose.png").exists()
         assert json.loads(tree.attrs["settings"])["k"] == 6
         text = " ".join(steer_summary(tree))
-        assert "by nothing that can be told" in text or "random neurons change it no less" in text
+        assert "raises" not in text and "lowers" not in text and "Switching" in text
 
     def test_markup_in_a_text_is_shown_and_not_run(self):
         assert highlighted("<script>dog</script>", {"dog"}) == "&lt;script&gt;<mark>dog</mark>&lt;/script&gt;"

@@ -15,6 +15,7 @@ from xlingjax.judging.languages import (
     fit_languages,
     segment_shares,
     segments,
+    shuffled,
 )  # fmt: skip
 from xlingjax.judging.ngrams import ngram_counts
 
@@ -29,8 +30,20 @@ def test_unseen_documents_are_told_apart(fitted) -> None:
     table = confusion(judge, rest)
     assert len(rest) and table.sum() == len(rest)
     right = np.diag(table[:, :-1]) / table.sum(1)
-    assert right.min() > 0.85, dict(zip(judge.names, right))
+    assert right.min() > 0.97, dict(zip(judge.names, right))
     assert (table[:, :-1].sum(1) - np.diag(table[:, :-1])).sum() <= 0.01 * table.sum(), "undetermined rather than wrong"
+    broken = confusion(judge, rest, broken=True)
+    assert broken[:, -1].sum() >= 0.95 * broken.sum(), "letters in random order are no language"
+
+
+def test_a_long_text_is_judged_as_its_sentences_are(fitted) -> None:
+    """Generated texts are longer than the sentences that the judge learns from, and somewhat broken all the way."""
+    judge, rest = fitted
+    for name in judge.names:
+        texts = rest.language(name).texts
+        broken = [" ".join(shuffled(word, 1) if i % 4 == 0 else word for i, word in enumerate(" ".join(part).split()))
+                  for part in (texts[:2], texts[2:10])]
+        assert judge.verdicts(broken).tolist() == [name, name]
 
 
 def test_the_most_likely_language_is_scikit_learns(fitted) -> None:

@@ -25,7 +25,6 @@ ORDERS, BUCKETS = (1, 2, 3), 2**15
 SMOOTHING = 0.05  # of a count, for n-grams that a language was not seen with
 SURE = 0.9  # posterior that a verdict needs
 LEAST = 12  # different n-grams that a verdict needs, two or three short words
-BELOW = 4.0  # standard deviations below held-out sentences at which text is no text of a language
 SEGMENT = 40  # characters, at least, of a segment
 
 
@@ -42,46 +41,50 @@ class NgramLanguages:
     """Naive Bayes over character n-grams, each counted once a text, for a closed set of languages.
 
     Once, because text that repeats itself says nothing new. A text is undetermined where it has no letter or fewer
-    than 12 different n-grams, where no language has a posterior of 0.9, or where it is much less likely under its
-    best language than held-out sentences are, four standard deviations (of means in standard errors, so that short
-    texts are not rejected for their length): broken text.
+    than 12 different n-grams, where no language has a posterior of 0.9, or where its n-grams, all of them, are under
+    its best language nearer to sentences with their letters shuffled than to sentences: broken text.
 
     Attributes:
         names: G languages.
         log_probability: of each bucket.
-        mean, sd: of the log-probability of an n-gram of held-out text. floor: least standardised mean.
+        floor: least mean log-probability of an n-gram, halfway between held-out sentences and shuffled ones.
     """
 
     names: tuple[str, ...]
     log_probability: Float[np.ndarray, "G buckets"]
-    mean: Float[np.ndarray, "G"]
-    sd: Float[np.ndarray, "G"]
     floor: Float[np.ndarray, "G"]
 
     def verdicts(self, texts: Sequence[str]) -> np.ndarray:
         """str[n]: a language, or "undetermined"."""
         out = []
         for text in texts:
-            posterior, standing = self._scores(text)
+            posterior, mean = self._scores(text)
             best = int(posterior.argmax())
-            sure = posterior[best] >= SURE and standing[best] >= self.floor[best]
+            sure = posterior[best] >= SURE and mean[best] >= self.floor[best]
             out.append(self.names[best] if sure else UNDETERMINED)
         return np.array(out, str)
 
     def _scores(self, text: str) -> tuple[np.ndarray, np.ndarray]:
-        """Posterior, and how many standard errors the mean log-probability lies from held-out text's; both [G]."""
-        found = distinct(text)
+        """Posterior, and mean log-probability of a text's n-grams; both [G]."""
+        every = hashed_ngrams(text, ORDERS, BUCKETS)
+        found = np.unique(every)
         if len(found) < LEAST or not any(character.isalpha() for character in text):
             return np.full(len(self.names), 1 / len(self.names)), np.full(len(self.names), -np.inf)
-        each = self.log_probability[:, found]
-        total = each.sum(1)
+        total = self.log_probability[:, found].sum(1)
         posterior = np.exp(total - total.max())
-        return posterior / posterior.sum(), (each.mean(1) - self.mean) / (self.sd / np.sqrt(len(found)))
+        return posterior / posterior.sum(), self.log_probability[:, every].mean(1)
 
 
-def distinct(text: str) -> Int[np.ndarray, "n"]:
-    """The buckets that a text's n-grams fall in, each once."""
-    return np.unique(hashed_ngrams(text, ORDERS, BUCKETS))
+def shuffled(text: str, seed: int) -> str:
+    """A text with its letters in random order and its blanks where they were: no text of any language.
+
+    >>> shuffled("two dogs", 0)
+    'ogd swto'
+    """
+    characters = np.array(list(text))
+    letters = np.flatnonzero(characters != " ")
+    characters[letters] = np.random.default_rng([seed, len(text)]).permutation(characters[letters])
+    return "".join(characters)
 
 
 def fit_languages(corpus: Corpus, seed: int = 0) -> tuple[NgramLanguages, Corpus]:
@@ -101,22 +104,17 @@ def fit_languages(corpus: Corpus, seed: int = 0) -> tuple[NgramLanguages, Corpus
     for g, name in enumerate(names):
         rows = np.flatnonzero((corpus.languages == name) & (part == 0))
         for row in rows:
-            counts[g, distinct(corpus.texts[row])] += 1
+            counts[g, np.unique(hashed_ngrams(corpus.texts[row], ORDERS, BUCKETS))] += 1
         for which in range(3):
             if not ((corpus.languages == name) & (part == which)).any():
                 raise InputError(f"language {name!r} has too few documents to judge it on others; give four or more")
     log_probability = np.log(counts / counts.sum(1, keepdims=True)).astype(np.float32)
-    zero = np.zeros(len(names))
-    judge = NgramLanguages(names, log_probability, zero, zero + 1, zero - np.inf)
-    mean, sd, floor = zero.copy(), zero.copy(), zero.copy()
+    floor = np.zeros(len(names))
     for g, name in enumerate(names):
-        rows = np.flatnonzero((corpus.languages == name) & (part == 1))
-        each = [log_probability[g, distinct(corpus.texts[row])] for row in rows]
-        every = np.concatenate(each)
-        mean[g], sd[g] = every.mean(), max(float(every.std()), 1e-6)
-        standing = [(one.mean() - mean[g]) / (sd[g] / np.sqrt(len(one))) for one in each if len(one)]
-        floor[g] = np.mean(standing) - BELOW * np.std(standing)
-    return dataclasses.replace(judge, mean=mean, sd=sd, floor=floor), corpus.rows(part == 2)
+        texts = [corpus.texts[row] for row in np.flatnonzero((corpus.languages == name) & (part == 1))]
+        every = [hashed_ngrams(version, ORDERS, BUCKETS) for text in texts for version in (text, shuffled(text, seed))]
+        floor[g] = np.mean([log_probability[g, found].mean() for found in every if len(found)] or [-np.inf])
+    return NgramLanguages(names, log_probability, floor), corpus.rows(part == 2)
 
 
 # ISO 639-3 (or its macrolanguage) -> the two letters that py3langid says.
@@ -164,17 +162,21 @@ class LibraryLanguages:
         return np.array(out, str)
 
 
-def confusion(judge: LanguageJudge, corpus: Corpus, each: int = 300) -> Int[np.ndarray, "G V"]:
+def confusion(
+    judge: LanguageJudge, corpus: Corpus, each: int = 300, broken: bool = False,
+) -> Int[np.ndarray, "G V"]:
     """Counts of verdicts, languages of the judge and "undetermined" last, on sentences of each language.
 
     Args:
         corpus: documents that the judge never saw. each: sentences of a language, at most, the first ones.
+        broken: the sentences with their letters shuffled, of which none should have a language.
     """
     names = [*judge.names, UNDETERMINED]
     out = np.zeros((len(judge.names), len(names)), int)
     for g, name in enumerate(judge.names):
         rows = np.flatnonzero(corpus.languages == name)[:each]
-        said = judge.verdicts([corpus.texts[row] for row in rows])
+        texts = [corpus.texts[row] for row in rows]
+        said = judge.verdicts([shuffled(text, number) for number, text in enumerate(texts)] if broken else texts)
         out[g] = [(said == verdict).sum() for verdict in names]
     return out
 

@@ -1,9 +1,10 @@
-"""Shares and rates as they are, from what an imperfect judge says and how it errs."""
+"""Shares and rates as they are, from what an imperfect judge says and how it errs; and whether two shares differ."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Shaped
+from jaxtyping import Array, Bool, Float, Shaped
+from scipy.stats import binom
 
 AnyArray = Array | np.ndarray
 STEPS = 2000  # of expectation-maximisation; each is a few sums
@@ -63,3 +64,18 @@ def corrected_rate(
     reach = jnp.asarray(sensitivity) - false_positives
     found = (jnp.asarray(rate) - false_positives) / jnp.where(reach > 0, reach, 1)
     return jnp.where(reach > 0, jnp.clip(found, 0, 1), jnp.nan)
+
+
+def paired_p(
+    one: Bool[np.ndarray, "R *batch"], other: Bool[np.ndarray, "R *batch"],
+) -> Float[np.ndarray, "*batch"]:
+    """Two-sided p-value of two shares over the same rows: McNemar's test (1947), exact, over rows that differ.
+
+    Args:
+        one, other: what holds of each row under two conditions.
+
+    >>> float(paired_p(np.array([True] * 6 + [False]), np.array([False] * 7)))
+    0.03125
+    """
+    up, down = (one & ~other).sum(0), (~one & other).sum(0)
+    return np.asarray(np.minimum(1, 2 * binom.cdf(np.minimum(up, down), up + down, 0.5)))

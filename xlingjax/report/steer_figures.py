@@ -6,16 +6,20 @@ from collections.abc import Sequence
 import numpy as np
 import xarray as xr
 
+from xlingjax.analyses.steering.conditions import CONTROLS, EXPERTS, RANDOM, UNFORCED
+from xlingjax.analyses.steering.switching import KINDS
 from xlingjax.report import style
 from xlingjax.report.page import Figure, Slides
 
 UNDETERMINED = "undetermined"
-MAIN = ("unforced", "experts", "random neurons")
+MAIN = (EXPERTS, *CONTROLS)
+COLOURS = {name: style.NULL if name == UNFORCED else colour
+           for name, colour in zip((EXPERTS, RANDOM, CONTROLS[2], UNFORCED), style.PALETTE)}
 
 
 def main_conditions(effects: xr.Dataset) -> list[str]:
     """Conditions but for the other doses, which have a figure of their own."""
-    doses = set(json.loads(effects.attrs["doses"]).values()) - {"experts"}
+    doses = {name for both in json.loads(effects.attrs["doses"]).values() for name in both} - set(MAIN)
     return [str(name) for name in effects["condition"].values if str(name) not in doses]
 
 
@@ -51,8 +55,9 @@ def shares(effects: xr.Dataset) -> Slides:
     return Slides("steer_shares", tuple(figures), tuple(labels), "Checkpoint", (
         f"The language of {effects.attrs['rows']} texts a condition, as the judge says it; grey: undetermined. "
         "“unforced” has the same seeds and an edit that reaches no neuron; “random neurons” are as many in every layer "
-        "and site, and move the residual stream as far. What the forced neurons do is the difference from these two "
-        "bars, not the bar alone. Move the slider, or use the arrow keys on it."))
+        "and site, and move the residual stream as far; “as perplexed” are unforced texts at the temperature at which "
+        "the model finds them as unlikely as the forced ones. What the forced neurons do is the difference from these "
+        "three bars, not the bar alone. Move the slider, or use the arrow keys on it."))
 
 
 def over_training(effects: xr.Dataset) -> Figure:
@@ -68,9 +73,9 @@ def over_training(effects: xr.Dataset) -> Figure:
                     continue
                 at = effects.sel(condition=name).sel({"verdict" if what == "share" else "language": source})
                 low, high = at[what] - at[f"{what}_low"], at[f"{what}_high"] - at[what]
-                shift = (i - 1) * 0.08
+                shift = (i - 1.5) * 0.08
                 axes.errorbar(x + shift, at[what], yerr=[np.maximum(low, 0), np.maximum(high, 0)], capsize=2,
-                              color=style.NULL if name == "unforced" else style.PALETTE[0 if name == "experts" else 1],
+                              color=COLOURS[name],
                               marker=style.MARKERS[i], label=name)
             axes.set_xticks(x, checkpoints, rotation=40, ha="right")
             axes.set_xlabel("checkpoint")
@@ -86,27 +91,54 @@ def over_training(effects: xr.Dataset) -> Figure:
 
 def dose(effects: xr.Dataset) -> Figure:
     """The effect of forcing fewer and more experts, with what it costs in fluency."""
-    doses = {int(k): name for k, name in json.loads(effects.attrs["doses"]).items()}
-    known = [(k, name) for k, name in sorted(doses.items()) if name in effects["condition"].values]
-    at = effects.isel(checkpoint=-1).sel(condition=[name for _, name in known])
-    source, x = effects.attrs["source_language"], [k for k, _ in known]
+    doses = sorted((int(k), names) for k, names in json.loads(effects.attrs["doses"]).items())
+    last, source = effects.isel(checkpoint=-1), effects.attrs["source_language"]
+    ticks = [k for k, _ in doses]
     with style.figure(3, width=9.6, height=3.2) as (canvas, grid):
         for axes, what, where, label in (
                 (grid[0, 0], "d_share", {"verdict": source}, f"texts in {source}, minus unforced"),
                 (grid[0, 1], "d_joint", {"language": source}, f"in {source} with the concept, minus unforced"),
                 (grid[0, 2], "d_nats", {}, "nats a token, minus unforced")):
-            values = at.sel(where)
             axes.axhline(0, color=style.NULL, linewidth=0.8)
-            axes.plot(x, values[what], marker="o", color=style.PALETTE[0])
-            axes.fill_between(
-                x, values[f"{what}_low"], values[f"{what}_high"], color=style.PALETTE[0], alpha=0.18, linewidth=0)
+            for kind, label_of in enumerate((EXPERTS, RANDOM)):
+                known = [(k, names[kind]) for k, names in doses if names[kind] in last["condition"].values]
+                values = last.sel(where).sel(condition=[name for _, name in known])
+                x = [k for k, _ in known]
+                axes.plot(x, values[what], marker=style.MARKERS[kind], color=COLOURS[label_of], label=label_of)
+                axes.fill_between(x, values[f"{what}_low"], values[f"{what}_high"], color=COLOURS[label_of], alpha=0.18,
+                                  linewidth=0)
             axes.axvline(effects.attrs["k"], color=style.NULL, linestyle=":")
             axes.set_xscale("log")
-            axes.set_xticks(x, [str(k) for k in x], rotation=60, fontsize=8)
+            axes.set_xticks(ticks, [str(k) for k in ticks], rotation=60, fontsize=8)
             axes.minorticks_off()
-            axes.set_xlabel("experts forced (k)")
+            axes.set_xlabel("neurons forced (k)")
             axes.set_ylabel(label, fontsize=8)
+        style.legend_below(canvas, grid[0, 0])
         return Figure("steer_dose", style.png(canvas), "dose response over k", (
-            "The last checkpoint: what forcing the k best experts changes, beside what it costs: the loss of the texts "
-            "under the unforced model. An effect that comes only where the loss has risen far is one of broken text. "
+            "The last checkpoint: what forcing the k best experts changes, beside as many random neurons that move the "
+            "residual stream as far, and what it costs: the loss of the texts under the unforced model. An effect "
+            "that comes only where the loss has risen far is one of broken text. "
             f"Dotted: the k used elsewhere. Bands: {effects.attrs['interval']}."))
+
+
+def switching(switched: xr.Dataset) -> Slides:
+    """What is written with a language's neurons switched on, minus unforced: own neurons beside random ones."""
+    names, verdicts = ([str(name) for name in switched[of].values] for of in ("switched", "verdict"))
+    labels = [str(name) for name in switched["checkpoint"].values]
+    top = max(0.05, float(np.nanmax(np.abs(switched["d_share"].values))))
+    figures = []
+    for label in labels:
+        with style.figure(2, width=9.6, height=0.34 * len(names) + 1.8, sharey=True) as (canvas, grid):
+            for axes, kind in zip(grid[0], KINDS):
+                values = switched["d_share"].sel(checkpoint=label, kind=kind).transpose("switched", "verdict").values
+                image = style.heat(axes, values, names, verdicts, top, signed=True)
+                axes.set_title(kind)
+                axes.set_xlabel("language of the texts")
+            grid[0, 0].set_ylabel("switched on")
+            canvas.colorbar(image, ax=list(grid[0]), label="share of texts, minus unforced", shrink=0.8)
+            figures.append(Figure(f"steer_switched_{label}", style.png(canvas),
+                                  f"languages of the texts at {label} with a language switched on", ""))
+    return Slides("steer_switched", tuple(figures), tuple(labels), "Checkpoint", (
+        "Each row: the neurons of one language are set to their median over its sentences, at every position. On the "
+        "diagonal, how much more often that language is then written. Right: as many random neurons that move the "
+        "residual stream as far. Neurons that carry a language light up the left diagonal and not the right one."))

@@ -8,10 +8,16 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
+from xlingjax.analyses.steering.claims import LEVEL, claims
+from xlingjax.analyses.steering.conditions import AS_PERPLEXED, CONTROLS, EXPERTS, RANDOM, UNFORCED
+from xlingjax.analyses.steering.switching import KINDS
+from xlingjax.kernels.traces import holm
 from xlingjax.report import steer_figures as figures
 from xlingjax.report.page import Markup, Section, Table, render, write
 
 SHOWN = 4  # texts a condition
+NAMES = {RANDOM: "what random neurons do that move the residual stream as far",
+         AS_PERPLEXED: "what unforced texts show that are as perplexed"}
 
 
 def write_steer_report(tree: xr.DataTree, folder: str | Path) -> Path:
@@ -22,6 +28,9 @@ def write_steer_report(tree: xr.DataTree, folder: str | Path) -> Path:
         Section("Over training", [figures.over_training(effects)]),
         Section("How many neurons it takes", [figures.dose(effects)]),
         Section("Fluency", [_fluency(effects)]),
+        *([Section("Switching languages on", [figures.switching(_dataset(tree, "switched")),
+                                              _switching(_dataset(tree, "switched"))])]
+          if "switched" in tree.children else []),
         Section("Texts to read", [_samples(tree, effects)]),
         Section("The judges and their errors", _judges(tree, effects)),
         Section("The forced neurons", [_experts(tree)])]
@@ -36,7 +45,8 @@ def steer_section(tree: xr.DataTree) -> Section:
     """The experiment in short, for the page of a trace."""
     effects = _dataset(tree, "effects")
     return Section(f"Forcing “{effects.attrs['concept']}” as found in {effects.attrs['source_language']}", [
-        *steer_summary(tree), figures.shares(effects), figures.over_training(effects)])
+        *steer_summary(tree), figures.shares(effects), figures.over_training(effects),
+        *([figures.switching(_dataset(tree, "switched"))] if "switched" in tree.children else [])])
 
 
 def _dataset(tree: xr.DataTree, name: str) -> xr.Dataset:
@@ -48,45 +58,63 @@ def _dataset(tree: xr.DataTree, name: str) -> xr.Dataset:
 def steer_summary(tree: xr.DataTree) -> list[str]:
     """The sentences at the head of the page, each decided by a rule.
 
-    An effect is claimed where the interval of the paired difference from unforced lies on one side of zero and so does
-    that of the difference between experts and random neurons' difference; English "wins" only above its unforced share.
+    The rule of a claim is that of `steering.claims`; English "wins" only above its share without any edit.
     """
     effects = _dataset(tree, "effects")
     source, concept = effects.attrs["source_language"], effects.attrs["concept"]
+    found, joint = claims(effects), claims(effects, "joint")
     out = []
     for label in effects["checkpoint"].values:
         at = effects.sel(checkpoint=label)
-        forced = at.sel(condition="experts")
-        parts = [f"{source} {_change(forced, 'share', verdict=source)}"]
-        if "random neurons" in at["condition"].values:
-            parts.append(f"by random neurons {_change(at.sel(condition='random neurons'), 'share', verdict=source)}")
-        rises = [str(name) for name in at["language"].values
-                 if name != source and float(forced["d_share_low"].sel(verdict=name)) > 0]
-        said = _verdict(at, source)
-        out.append(f"Checkpoint {label}: {said} ({'; '.join(parts)})."
-                   + (f" Above their unforced share: {', '.join(rises)}." if rises else ""))
+        forced = at.sel(condition=EXPERTS)
+        if np.isnan(float(forced["nats"])):
+            out.append(f"Checkpoint {label}: no experts.")
+            continue
+        beside = [f"{source} {_change(forced, 'share', verdict=source)} against unforced"]
+        beside += [f"{name} {_change(at.sel(condition=name), 'share', verdict=source)}"
+                   for name in CONTROLS[1:] if name in at["condition"].values]
+        rises = [str(name) for name in at["language"].values if name != source and _rose(found, label, name)]
+        out.append(f"Checkpoint {label}: {_verdict(found, label, source, f'the share of {source}')} "
+                   f"({'; '.join(beside)})." + (f" Beyond all controls rise: {', '.join(rises)}." if rises else ""))
         if not np.isnan(float(forced["d_joint"].sel(language=source))):
-            out.append(f"Checkpoint {label}: texts in {source} that show “{concept}”: "
-                       f"{_change(forced, 'joint', language=source)} against unforced.")
-    last = effects.isel(checkpoint=-1).sel(condition="experts")
+            out.append(f"Checkpoint {label}: "
+                       f"{_verdict(joint, label, source, f'the share of texts in {source} that show “{concept}”')} "
+                       f"({_change(forced, 'joint', language=source)} against unforced).")
+    last = effects.isel(checkpoint=-1).sel(condition=EXPERTS)
     out.append(f"Fluency at the last checkpoint: {float(last['d_nats']):+.2f} nats a token against unforced "
                f"[{float(last['d_nats_low']):+.2f}, {float(last['d_nats_high']):+.2f}].")
-    out.append("One pre-training run: intervals are over seeds of generation and say nothing of other runs.")
+    if "switched" in tree.children:
+        out.append(_switching_words(_dataset(tree, "switched")))
+    out.append("One pre-training run: intervals and tests are over seeds of generation and say nothing of other runs.")
     return out
 
 
-def _verdict(at: xr.Dataset, source: str) -> str:
-    forced = at.sel(condition="experts", verdict=source)
-    low, high = float(forced["d_share_low"]), float(forced["d_share_high"])
-    if not (low > 0 or high < 0):
-        return f"forcing changes the share of {source} by nothing that can be told"
-    if "random neurons" in at["condition"].values:
-        random = at.sel(condition="random neurons", verdict=source)
-        apart = float(forced["d_share_low"]) > float(random["d_share_high"]) or (
-            float(forced["d_share_high"]) < float(random["d_share_low"]))
-        if not apart:
-            return f"forcing changes the share of {source}, and random neurons change it no less"
-    return f"forcing {'raises' if low > 0 else 'lowers'} the share of {source}, beyond what random neurons do"
+def _rose(found: xr.Dataset, label: str, name: str) -> bool:
+    one = found.sel(checkpoint=label, language=name)
+    return bool(one["claimed"]) and float(one["change"]) > 0
+
+
+def _verdict(found: xr.Dataset, label: str, language: str, what: str) -> str:
+    one = found.sel(checkpoint=label, language=language)
+    if bool(one["claimed"]):
+        return (f"forcing {'raises' if float(one['change']) > 0 else 'lowers'} {what} beyond every control "
+                f"(p = {float(one['p']):.2g}, Holm over languages and checkpoints)")
+    nearest = str(one["nearest"].item())
+    if nearest == UNFORCED:
+        return f"forcing changes {what} by nothing that can be told"
+    return f"forcing does not change {what} beyond {NAMES[nearest]}"
+
+
+def _switching_words(switched: xr.Dataset) -> str:
+    last = switched.isel(checkpoint=-1)
+    p = holm(last["p"].values)
+    own = [float(last["d_share"].sel(switched=name, kind=KINDS[0], verdict=name)) for name in last["switched"].values]
+    other = [float(last["d_share"].sel(switched=name, kind=KINDS[1], verdict=name)) for name in last["switched"].values]
+    works = [str(name) for name, change, than, q in zip(last["switched"].values, own, other, p)
+             if q < LEVEL and change > than]
+    return (f"Switching a language's own neurons on at the last checkpoint changes its share by {np.mean(own):+.2f} on "
+            f"average, random neurons by {np.mean(other):+.2f}; above random (Holm over languages): "
+            f"{', '.join(works) if works else 'none'}.")
 
 
 def _change(at: xr.Dataset, what: str, **where: str) -> str:
@@ -122,6 +150,25 @@ def _fluency(effects: xr.Dataset) -> Table:
                  "Last checkpoint, under the unforced model")
 
 
+def _switching(switched: xr.Dataset) -> Table:
+    rows = []
+    for label in switched["checkpoint"].values:
+        at = switched.sel(checkpoint=label)
+        p = holm(at["p"].values)
+        for name, q in zip(at["switched"].values, p):
+            one = at.sel(switched=name, verdict=name)
+            change = [f"{float(kind['d_share']):+.2f} [{float(kind['low']):+.2f}, {float(kind['high']):+.2f}]"
+                      for kind in (one.sel(kind=kind) for kind in KINDS)]
+            nats = at["nats"].sel(switched=name)
+            rows.append([str(label), str(name), int(one["neurons"]), float(at["unforced"].sel(verdict=name)), *change,
+                         float(q), *(float(nats.sel(kind=kind)) for kind in KINDS)])
+    return Table(["checkpoint", "language", "neurons", "its share unforced", "change by its neurons",
+                  "by random neurons", "p (Holm over languages)", "nats a token: its neurons", "random"], rows,
+                 "Each language's neurons set to their median over its sentences, at every position; random neurons "
+                 "are as many in every layer and site and move the residual stream as far; p: its neurons against "
+                 "random ones")
+
+
 def _samples(tree: xr.DataTree, effects: xr.Dataset) -> Table:
     samples, judges = _dataset(tree, "samples"), _dataset(tree, "judges")
     words = {word for line in judges["markers"].values for word in str(line).split()}
@@ -155,13 +202,16 @@ def _judges(tree: xr.DataTree, effects: xr.Dataset) -> list[object]:
     confusion = [[str(name), int(one["tested"].sel(language=name)),
                   *(float(one["confusion"].sel(language=name, verdict=verdict)) for verdict in verdicts)]
                  for name in one["language"].values]
+    broken = judges["broken"].values
+    confusion.append(["letters shuffled", int(broken.sum()), *map(float, broken / max(broken.sum(), 1))])
     errors = [[str(name), *(float(judges[what].sel(language=name)) for what in (
         "classifier_sensitivity", "classifier_false_positives", "lexicon_sensitivity", "lexicon_false_positives",
         "agreement")), int(judges["tested_with"].sel(language=name)), int(judges["tested_without"].sel(language=name)),
         str(judges["markers"].sel(language=name).item())] for name in judges["language"].values]
     return [
         Table(["language", "sentences", *verdicts], confusion,
-              "How the judge of languages errs on held-out sentences: share of verdicts, a row each true language"),
+              "How the judge of languages errs on held-out sentences: share of verdicts, a row each true language. "
+              "Last row: the sentences of all languages with their letters shuffled, which have no language"),
         Table(["language", "classifier: sensitivity", "false positives", "words: sensitivity", "false positives",
                "agreement (kappa)", "with", "without", "marker words"], errors,
               f"How the judges of “{effects.attrs['concept']}” err on held-out sentences, and how many there were")]

@@ -10,12 +10,13 @@ import numpy as np
 from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 
 # Okabe & Ito (2008), without yellow, which vanishes on white.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", "#7F7F7F")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 NULL, CEILING, CHANCE = "#7F7F7F", "#000000", "#7F7F7F"
-SEQUENTIAL = "cividis"
+SEQUENTIAL, DIVERGING = "cividis", "RdBu_r"
 
 _RC: dict[Any, Any] = {
     "font.size": 10, "axes.titlesize": 10, "axes.labelsize": 10, "legend.fontsize": 9,
@@ -65,6 +66,20 @@ def share_axis(axes: Axes) -> None:
     ticks = (0, 0.005, 0.01, 0.03, 0.1, 0.3, 1)
     axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.minorticks_off()
+
+
+def heat(axes: Axes, values: np.ndarray, rows: list[str], columns: list[str], top: float,
+         signed: bool = False) -> AxesImage:
+    """A matrix from 0 (or, signed, -`top`) to `top`, its numbers written in; NaN stays blank."""
+    image = axes.imshow(values, cmap=DIVERGING if signed else SEQUENTIAL, vmin=-top if signed else 0, vmax=top)
+    axes.set_xticks(range(len(columns)), columns, rotation=40, ha="right")
+    axes.set_yticks(range(len(rows)), rows)
+    axes.grid(False)
+    for (a, b), value in np.ndenumerate(values):
+        if not np.isnan(value):
+            dark = abs(value) > 0.6 * top if signed else value < 0.55 * top
+            axes.text(b, a, f"{value:z.2f}", ha="center", va="center", fontsize=7, color="white" if dark else "black")
+    return image
 
 
 def png(canvas: Figure) -> bytes:

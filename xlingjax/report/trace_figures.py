@@ -5,7 +5,6 @@ from collections.abc import Mapping
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
-from matplotlib.image import AxesImage
 from numpy.typing import ArrayLike
 
 from xlingjax.report import style
@@ -218,19 +217,6 @@ def curve_over_k(experts: xr.Dataset, pairs: np.ndarray, group: str, name: str) 
             "elsewhere). The scale is logarithmic above 0.01."))
 
 
-def _heat(axes: Axes, values: np.ndarray, rows: list[str], columns: list[str], top: float) -> AxesImage:
-    """A matrix from 0 to `top`, its numbers written in; NaN stays blank."""
-    image = axes.imshow(values, cmap=style.SEQUENTIAL, vmin=0, vmax=top)
-    axes.set_xticks(range(len(columns)), columns, rotation=40, ha="right")
-    axes.set_yticks(range(len(rows)), rows)
-    axes.grid(False)
-    for (a, b), value in np.ndenumerate(values):
-        if not np.isnan(value):
-            axes.text(b, a, f"{value:z.2f}", ha="center", va="center", fontsize=7,
-                      color="white" if value < 0.55 * top else "black")
-    return image
-
-
 def matrices(experts: xr.Dataset, group: str, name: str) -> Slides:
     """Language x language overlap above null at every checkpoint."""
     raw = experts.sel(adjustment="raw") if "adjustment" in experts.dims else experts
@@ -243,7 +229,7 @@ def matrices(experts: xr.Dataset, group: str, name: str) -> Slides:
     for i, step in enumerate(steps):
         with style.figure(width=5.6, height=4.4) as (canvas, grid):
             axes = grid[0, 0]
-            image = _heat(axes, over[i], names, names, top)
+            image = style.heat(axes, over[i], names, names, top)
             axes.set_xlabel("experts on one half of the documents")
             axes.set_ylabel("experts on the other half")
             axes.set_title(f"{group}, checkpoint {step}")
@@ -317,7 +303,7 @@ def damage(found: xr.Dataset) -> Slides:
         values = found["damage"].isel(checkpoint=i).transpose("removed", "language").values
         with style.figure(width=5.6, height=4.4) as (canvas, grid):
             axes = grid[0, 0]
-            image = _heat(axes, values, removed, names, top)
+            image = style.heat(axes, values, removed, names, top)
             axes.set_xlabel("language measured")
             axes.set_ylabel("language whose neurons are gone")
             axes.set_title(f"checkpoint {label}")

@@ -1,8 +1,9 @@
 """What is forced, and what is forced beside it so that the difference means something.
 
 A condition is a set of neurons with a value each. The controls: nothing (an edit that reaches no neuron),
-random neurons with the same number in every layer and site whose displacement is scaled to the experts',
-experts of another concept, experts that two languages share and those of one alone, and other numbers k.
+nothing at the temperature that makes the texts as unlikely as the forced ones, random neurons with the same number in
+every layer and site whose displacement is scaled to the experts', experts of another concept, experts that two
+languages share and those of one alone, and other numbers k with random neurons of their own.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,6 +24,8 @@ from xlingjax.models import Edit
 from xlingjax.neurons import NeuronIndex
 
 UNFORCED, EXPERTS, RANDOM = "unforced", "experts", "random neurons"
+AS_PERPLEXED = "unforced, as perplexed"
+CONTROLS = (UNFORCED, RANDOM, AS_PERPLEXED)  # what an effect of the experts must exceed, each of them
 DOSES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000)
 
 
@@ -44,7 +47,13 @@ class Chosen(NamedTuple):
     k: int
     other_language: str
     other_concept: str
-    doses: dict[int, str]  # k -> its condition
+    doses: dict[int, tuple[str, str]]  # k -> its condition, and that of as many random neurons
+
+    @property
+    def matched(self) -> dict[str, str]:
+        """Random neurons' condition -> the one whose displacement theirs is scaled to."""
+        return {random: forced for forced, random in [(EXPERTS, RANDOM), *self.doses.values()]
+                if random in self.conditions}
 
 
 def choose(
@@ -80,12 +89,13 @@ def choose(
     value = lambda chosen, language, concept: Condition(
         chosen, _values(responses, corpus, chosen, language, concept, settings))
     here = lambda chosen: value(chosen, settings.source_language, settings.concept)
+    alike = lambda chosen: here(random_like(chosen, neurons.strata, chosen, settings.seed))
     top = own[:k]
     shared = np.isin(top, theirs[:k])
     conditions = {
         UNFORCED: Condition(np.empty(0, int), np.empty(0, np.float32)),
         EXPERTS: here(top),
-        RANDOM: here(random_like(top, neurons.strata, own, settings.seed)),
+        RANDOM: alike(top),
         f"experts shared with {other_language}": here(top[shared]),
         f"experts of {settings.source_language} only": here(top[~shared]),
         f"experts of {other_language} only": value(
@@ -95,8 +105,10 @@ def choose(
             instead[:k][~np.isin(instead[:k], top)], settings.source_language, other_concept)
     names = {}
     for size in doses:
-        names[size] = EXPERTS if size == k else f"{size} experts"
-        conditions.setdefault(names[size], here(own[:size]))
+        names[size] = (EXPERTS, RANDOM) if size == k else (f"{size} experts", f"{size} random neurons")
+        for name, made in zip(names[size], (here, alike)):
+            if name not in conditions:
+                conditions[name] = made(own[:size])
     return Chosen({name: one for name, one in conditions.items() if name == UNFORCED or len(one.neurons)},
                   ap[:k], k, other_language, other_concept, names)
 

@@ -1,5 +1,6 @@
 """What each condition writes: the same seeds in all of them, judged by judges that do not know which it was."""
 
+import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -20,6 +21,7 @@ from xlingjax.training.objectives import Objective, row_losses
 
 MATCHINGS = 3  # corrections of the random neurons' displacement
 GRAMS = 2  # of the measure of repetition
+TEMPERATURES, BISECTIONS = (0.05, 8.0), 7  # between which texts as perplexed are looked for, and how often
 
 
 class Written(NamedTuple):
@@ -150,6 +152,34 @@ def _whole(model: Model, written: Written, settings: SteerSettings, rows: int) -
     new = np.arange(written.tokens.shape[1]) < written.lengths[chosen, None]
     return (np.concatenate([prompts.tokens[of[chosen]], written.tokens[chosen]], 1),
             np.concatenate([prompts.mask[of[chosen]], new], 1))
+
+
+# Texts as broken as the forced ones
+
+
+def equal_temperature(
+    model: Model, nothing: Condition, wanted: float, settings: SteerSettings, advance: Callable[[int], None],
+) -> float:
+    """The temperature at which the unforced model writes texts of `wanted` nats a token, as it sees them itself.
+
+    Judges err on broken text, and forcing breaks text: what they say of unforced texts that are broken as much is no
+    effect of the neurons. Where no temperature reaches that far, the nearest.
+    """
+    few = tries(settings)
+    low, high = np.log(TEMPERATURES)
+    for _ in range(BISECTIONS):
+        middle = (low + high) / 2
+        tried = dataclasses.replace(few, temperature=float(np.exp(middle)))
+        texts = write(model, {"": nothing}, tried, advance)[""]
+        low, high = (middle, high) if nats_per_token(model, texts, few).mean() < wanted else (low, middle)
+    return float(np.exp((low + high) / 2))
+
+
+def tries(settings: SteerSettings) -> SteerSettings:
+    """The settings with as many seeds as one batch holds, at least two rows."""
+    prompts = max(1, len(settings.prompts))
+    seeds = max(1, min(settings.seeds, settings.batch_rows // prompts), -(-2 // prompts))
+    return dataclasses.replace(settings, seeds=seeds, temperature=settings.temperature or 1.0)
 
 
 # What was written

@@ -6,7 +6,7 @@ import functools
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
@@ -15,16 +15,26 @@ from xlingjax import hosts
 from xlingjax.analyses.reading import Matrix, longest
 from xlingjax.analyses.results import read_tree, write_tree
 from xlingjax.analyses.steering import effects
-from xlingjax.analyses.steering.conditions import EXPERTS, RANDOM, UNFORCED, Chosen, choose, sizes
+from xlingjax.analyses.steering.conditions import (
+    AS_PERPLEXED,
+    CONTROLS,
+    EXPERTS,
+    UNFORCED,
+    Chosen,
+    Condition,
+    choose,
+    sizes,
+)
 from xlingjax.analyses.steering.settings import SteerSettings
 from xlingjax.analyses.steering.summary import summarise
+from xlingjax.analyses.steering.switching import switch_on
 from xlingjax.analyses.trace.finished import RESULT, is_finished, record, sign
 from xlingjax.analyses.trace.sources import Source, load_source
 from xlingjax.corpora.corpus import Corpus
 from xlingjax.errors import InputError
 from xlingjax.files import claim, locked
 from xlingjax.judging.concepts import ConceptJudge, fit_concepts
-from xlingjax.judging.languages import LanguageJudge, LibraryLanguages, confusion, fit_languages
+from xlingjax.judging.languages import UNDETERMINED, LanguageJudge, LibraryLanguages, confusion, fit_languages
 from xlingjax.kernels.resampling import document_halves, independent_blocks
 from xlingjax.models import Model
 from xlingjax.progress import progress
@@ -52,6 +62,7 @@ class Judges:
         else:
             self.languages, rest = LibraryLanguages(corpus.language_names), corpus
         self.confusion = confusion(self.languages, rest)
+        self.broken = confusion(self.languages, rest, broken=True)
         self.concepts: ConceptJudge = fit_concepts(corpus.with_concepts(concepts), seed)
 
 
@@ -75,7 +86,8 @@ def steer(
 
     Returns:
         `effects` over checkpoints (see `summary.summarise`, with `displacement`, `neurons` of each condition),
-        `experts`, the forced neurons, `samples`, texts to read, `judges`, how they err.
+        `experts`, the forced neurons, `samples`, texts to read, `judges`, how they err, `switched`, what switching
+        on each language's neurons does (`switching.switch_on`).
 
     Raises:
         InputError: checkpoints, corpus and settings do not fit, or the workdir holds another experiment.
@@ -112,23 +124,24 @@ def steer(
 def checkpoint(
     model: Model, finding: Corpus, judges: Judges, settings: SteerSettings, folder: Path,
 ) -> dict[str, xr.Dataset]:
-    """One checkpoint: `effects`, `experts`, `samples`, `judges`."""
+    """One checkpoint: `effects`, `experts`, `samples`, `judges` and, unless `settings.switch` is "none", `switched`."""
     responses = collect(
         model, finding, settings.sites, settings.pool, folder / "responses", batch_tokens=settings.batch_tokens,
         max_length=longest(model))
     chosen = choose(Matrix(responses), responses.neurons, finding, settings)
-    rows = settings.seeds * max(1, len(settings.prompts))
-    with progress(total=(len(chosen.conditions)) * rows, label="texts", unit="texts") as bar:
-        unforced = effects.write(model, {UNFORCED: chosen.conditions[UNFORCED]}, settings, bar.update)
-        conditions, moved = _matched(model, chosen, unforced[UNFORCED], settings)
-        rest = {name: one for name, one in conditions.items() if name != UNFORCED}
-        written = {**unforced, **effects.write(model, rest, settings, bar.update)}
-    judged = {name: effects.judge(model, one, judges.languages, judges.concepts, settings)
-              for name, one in written.items()}
+    languages = list(judges.languages.names) if settings.switch != "none" else []
+    texts = (len(chosen.conditions) + 1 + 2 * len(languages)) * settings.rows
+    with progress(total=texts + effects.BISECTIONS * effects.tries(settings).rows, label="texts", unit="texts") as bar:
+        made = _write_all(model, chosen, judges, settings, bar.update)
+        switched = {} if not languages else {"switched": switch_on(
+            model, finding, judges.languages, made.written[UNFORCED], settings, bar.update)}
+    written, judged, conditions = made.written, made.judged, made.conditions
     summary = summarise(judged, judges.languages.names, judges.confusion, judges.concepts, settings.concept,
                         settings.draws, settings.seed)
-    summary["displacement"] = ("condition", np.array([moved[name] for name in written]))
-    summary["neurons"] = ("condition", np.array([sizes(conditions)[name] for name in written]))
+    summary["displacement"] = ("condition", np.array([made.moved.get(name, 0.0) for name in written]))
+    summary["neurons"] = ("condition", np.array([sizes(conditions).get(name, 0) for name in written]))
+    summary["temperature"] = ("condition", np.array([
+        made.temperature if name == AS_PERPLEXED else settings.temperature for name in written]))
     summary.attrs |= {"concept": settings.concept, "source_language": settings.source_language, "k": chosen.k,
                       "other_language": chosen.other_language, "other_concept": chosen.other_concept,
                       "doses": json.dumps(chosen.doses)}
@@ -138,26 +151,57 @@ def checkpoint(
          "layer": ("rank", [place.layer for place in places]), "unit": ("rank", [place.unit for place in places]),
          "value": ("rank", conditions[EXPERTS].value)}, coords={"rank": np.arange(1, len(places) + 1)})
     return {"effects": summary, "experts": experts, "samples": _samples(written, judged, judges),
-            "judges": _judges(judges, settings)}
+            "judges": _judges(judges, settings), **switched}
+
+
+class Made(NamedTuple):
+    """Texts and verdicts of every condition, and what was forced in each."""
+
+    written: dict[str, effects.Written]
+    judged: dict[str, effects.Judged]
+    conditions: dict[str, Condition]
+    moved: dict[str, float]
+    temperature: float  # of the unforced texts that are as perplexed
+
+
+def _write_all(
+    model: Model, chosen: Chosen, judges: Judges, settings: SteerSettings, advance: Callable[[int], None],
+) -> Made:
+    nothing = {UNFORCED: chosen.conditions[UNFORCED]}
+    written = effects.write(model, nothing, settings, advance)
+    conditions, moved = _matched(model, chosen, written[UNFORCED], settings)
+    written |= effects.write(
+        model, {name: one for name, one in conditions.items() if name != UNFORCED}, settings, advance)
+    judge = functools.partial(
+        effects.judge, model, languages=judges.languages, concepts=judges.concepts, settings=settings)
+    judged = {name: judge(one) for name, one in written.items()}
+    warm = effects.equal_temperature(model, nothing[UNFORCED], float(judged[EXPERTS].nats.mean()), settings, advance)
+    written[AS_PERPLEXED] = effects.write(
+        model, nothing, dataclasses.replace(settings, temperature=warm), advance)[UNFORCED]
+    judged[AS_PERPLEXED] = judge(written[AS_PERPLEXED])
+    first = [UNFORCED, EXPERTS, *(name for name in CONTROLS if name != UNFORCED)]
+    order = sorted(written, key=lambda name: first.index(name) if name in first else len(first))
+    written, judged = {name: written[name] for name in order}, {name: judged[name] for name in order}
+    return Made(written, judged, conditions, moved, warm)
 
 
 def _matched(
     model: Model, chosen: Chosen, unforced: effects.Written, settings: SteerSettings,
-) -> tuple[dict[str, Any], dict[str, float]]:
-    """The conditions with the random neurons' displacement scaled to the experts', and how far each one moves."""
+) -> tuple[dict[str, Condition], dict[str, float]]:
+    """The conditions with random neurons' displacement scaled to the experts', and how far each one moves."""
     conditions = dict(chosen.conditions)
     moved = {name: 0.0 if name == UNFORCED else effects.displacement(model, one, unforced, settings)
              for name, one in conditions.items()}
-    if RANDOM in conditions:
-        conditions[RANDOM], moved[RANDOM] = effects.with_matched_norm(
-            model, conditions[RANDOM], moved[EXPERTS], unforced, settings)
+    for random, forced in chosen.matched.items():
+        conditions[random], moved[random] = effects.with_matched_norm(
+            model, conditions[random], moved[forced], unforced, settings)
     return conditions, moved
 
 
 def _samples(
     written: Mapping[str, effects.Written], judged: Mapping[str, effects.Judged], judges: Judges,
 ) -> xr.Dataset:
-    names = [*judges.languages.names, "undetermined"]
+    names = [*judges.languages.names, UNDETERMINED]
     conditions = list(written)
     verdicts = [[names[i] for i in judged[name].verdict] for name in conditions]
     clean = lambda text: text.encode("utf-8", "replace").decode("utf-8").replace("\0", "")
@@ -180,7 +224,9 @@ def _judges(judges: Judges, settings: SteerSettings) -> xr.Dataset:
     found["markers"] = ("language", [" ".join(words[column]) for words in c.markers])
     found["tested_with"] = ("language", c.classifier.present[:, column])
     found["tested_without"] = ("language", c.classifier.absent[:, column])
-    return xr.Dataset(found, coords={"language": list(c.languages)})
+    found["broken"] = ("verdict", judges.broken.sum(0))
+    return xr.Dataset(
+        found, coords={"language": list(c.languages), "verdict": [*judges.languages.names, UNDETERMINED]})
 
 
 def _missing(dataset: xr.Dataset) -> dict[str, Any]:
@@ -207,9 +253,9 @@ def _join(
     steps = [np.nan if source.step is None else source.step for source in sources]
     conditions = list(dict.fromkeys(str(name) for one in found for name in one["effects"]["condition"].values))
     joined = {}
-    for name in ("effects", "experts", "samples"):
+    for name in ("effects", "experts", "samples", *(("switched",) if "switched" in found[0] else ())):
         parts = [one[name] for one in found]
-        if name != "experts":  # a set of experts may be empty at one checkpoint and not at another
+        if name in ("effects", "samples"):  # a set of experts may be empty at one checkpoint and not at another
             parts = [part.reindex(condition=conditions, fill_value=_missing(part)) for part in parts]
         joined[name] = xr.concat(
             parts, "checkpoint", join="outer", combine_attrs="override", coords="minimal", compat="override",

@@ -7,6 +7,7 @@ from xlingjax.responses.jobs import BATCH_TOKENS
 
 VALUES = ("median", "mean", "p90", "zero", "add", "scale")
 POSITIONS = ("every", "prompt", "generated", "last")
+SWITCHES = ("both_ends", "lape", "none")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,6 +29,7 @@ class SteerSettings:
         prompts: texts that are continued; () = from the beginning of a text.
         seeds: texts a condition and prompt.
         max_new_tokens, temperature, top_k, top_p: of generation.
+        switch: neurons of each language that are switched on, "both_ends" of average precision or "lape"; or "none".
         batch_rows: rows generated at once. batch_tokens: of a batch of sentences.
         dtype: of the forward pass.
         draws: of the bootstrap. seed: of splits, ties, controls and noise.
@@ -50,6 +52,7 @@ class SteerSettings:
     temperature: float = 0.8
     top_k: int = 0
     top_p: float = 1.0
+    switch: str = "both_ends"
     batch_rows: int = 50
     batch_tokens: int = BATCH_TOKENS
     dtype: str = "float32"
@@ -57,14 +60,25 @@ class SteerSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, choices in (("value", VALUES), ("positions", POSITIONS), ("pool", ("max", "mean", "last"))):
+        for name, choices in (("value", VALUES), ("positions", POSITIONS), ("pool", ("max", "mean", "last")),
+                              ("switch", SWITCHES)):
             if getattr(self, name) not in choices:
                 raise InputError(f"{name} {getattr(self, name)!r} is unknown; choose among {', '.join(choices)}")
-        least = {"k": 1, "seeds": 2, "max_new_tokens": 1, "batch_rows": 1, "batch_tokens": 1, "draws": 1, "seed": 0}
+        least = {"k": 1, "seeds": 1, "max_new_tokens": 1, "batch_rows": 1, "batch_tokens": 1, "draws": 1, "seed": 0}
         require_least(self, least)
+        if self.rows < 2:
+            raise InputError("seeds is 1, and no differing prompts; give two rows or more to compare")
+        if self.temperature == 0 and self.seeds > 1:
+            raise InputError(f"temperature is 0, so that {self.seeds} seeds change nothing; give prompts and one seed, "
+                             "or a temperature")
         if self.ks is not None and (not self.ks or min(self.ks) < 1):
             raise InputError(f"ks are {self.ks}; name sizes of at least 1")
         if self.other_language == self.source_language:
             raise InputError(f"other_language {self.other_language!r} is the source; name another one")
         if self.other_concept == self.concept:
             raise InputError(f"other_concept {self.other_concept!r} is the concept itself; name another one")
+
+    @property
+    def rows(self) -> int:
+        """Texts of a condition."""
+        return self.seeds * max(1, len(self.prompts))

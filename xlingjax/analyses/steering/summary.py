@@ -6,11 +6,11 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Float, Int
 
-from xlingjax.analyses.steering.conditions import UNFORCED
+from xlingjax.analyses.steering.conditions import EXPERTS, UNFORCED
 from xlingjax.analyses.steering.effects import Judged
 from xlingjax.judging.concepts import ConceptJudge
 from xlingjax.judging.languages import UNDETERMINED
-from xlingjax.kernels.correction import corrected_rate, corrected_shares
+from xlingjax.kernels.correction import corrected_rate, corrected_shares, paired_p
 
 
 def summarise(
@@ -30,7 +30,8 @@ def summarise(
         `present`, the rate of the concept in the texts with that verdict by the language's classifier, corrected
         for its errors; `hit`, the same by marker words; `joint`, P(language, concept) by classifier; `nats` a token
         under the unforced model; `repetition`. Each with `_low` and `_high`, and `d_` (minus unforced) with its own:
-        95 % percentiles; the judges' errors are taken as known.
+        95 % percentiles; the judges' errors are taken as known. `over_share` and `over_joint`, what the experts have
+        more than a condition in texts as the judges call them, uncorrected, with `p_share` and `p_joint` over rows.
     """
     verdicts = [*names, UNDETERMINED]
     conditions = list(judged)
@@ -50,12 +51,26 @@ def summarise(
             low, high = _interval(stack[:, 1:])
             for end, array in (("", stack[:, 0]), ("_low", low), ("_high", high)):
                 out[f"{prefix}{what}{end}"] = (("condition", *axes), array)
+    for what, axis in (("share", "verdict"), ("joint", "language")):
+        said = {name: _said(one, what, len(verdicts), own) for name, one in judged.items()}
+        out[f"over_{what}"] = (("condition", axis), np.stack([
+            said[EXPERTS].mean(0) - said[name].mean(0) for name in conditions]))
+        out[f"p_{what}"] = (("condition", axis), np.stack([paired_p(said[EXPERTS], said[name]) for name in conditions]))
     out["texts"] = (("condition", "verdict"), np.array([
         np.bincount(judged[name].verdict, minlength=len(verdicts)) for name in conditions]))
     out["confusion"] = (("language", "verdict"), rate)
     out["tested"] = (("language",), confusion.sum(1))
     return xr.Dataset(out, coords={"condition": conditions, "verdict": verdicts, "language": list(names)},
                       attrs={"rows": rows, "draws": draws, "interval": "95 %, bootstrap over seeds and prompts"})
+
+
+def _said(one: Judged, what: str, verdicts: int, own: Sequence[int]) -> np.ndarray:
+    """bool[R, V or G]: rows with a verdict, or with that of a language whose classifier sees the concept."""
+    said = one.verdict[:, None] == np.arange(verdicts)
+    if what == "share":
+        return said
+    return np.stack([said[:, g] & one.called[:, of] if of >= 0 else np.zeros(len(said), bool)
+                     for g, of in enumerate(own)], 1)
 
 
 def _of_condition(
