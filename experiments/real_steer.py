@@ -38,7 +38,8 @@ def commands(data: Path, pretrained: Path, workdir: Path, sources: list[str], st
     """
     return [["experiments.steer", f"--model={pretrained}", f"--revisions={','.join(steps)}",
              f"--concepts={data / 'sib200.tsv.xz'}", f"--source_language={source}", f"--concept={concept}",
-             f"--seed={seed}", f"--languages={','.join(LANGUAGES)}", f"--workdir={workdir / source}"]
+             f"--seed={seed}", f"--languages={','.join(LANGUAGES)}", f"--workdir={workdir / source}",
+             *([] if source == sources[0] else ["--switch=none"])]  # one run switches every language on
             for source in sources]
 
 

@@ -61,19 +61,14 @@ class ConceptJudge:
     lexicon: Errors
     agreement: Float[np.ndarray, "G C"]
 
-    def called(self, texts: Sequence[str], language: str) -> Bool[np.ndarray, "n C"]:
-        """Concepts that the classifier of a language sees in each text."""
-        g = self._language(language)
-        return features(texts) @ self.weights[g, :, :-1].T + self.weights[g, :, -1] >= self.threshold[g]
+    def called(self, texts: Sequence[str]) -> Bool[np.ndarray, "n G C"]:
+        """Concepts that the classifier of each language sees in each text."""
+        score = np.einsum("nd,gcd->ngc", features(texts), self.weights[..., :-1], optimize=True)
+        return score + self.weights[..., -1] >= self.threshold
 
-    def hits(self, texts: Sequence[str], language: str) -> Bool[np.ndarray, "n C"]:
-        """Concepts of which each text has a marker word of a language."""
-        return marker_hits(texts, self.markers[self._language(language)])
-
-    def _language(self, name: str) -> int:
-        if name not in self.languages:
-            raise InputError(f"language {name!r} is none of this judge's, {', '.join(self.languages)}")
-        return self.languages.index(name)
+    def hits(self, texts: Sequence[str]) -> Bool[np.ndarray, "n G C"]:
+        """Concepts of which each text has a marker word of each language."""
+        return np.stack([marker_hits(texts, markers) for markers in self.markers], axis=1)
 
 
 def features(texts: Sequence[str]) -> Float[np.ndarray, "n buckets"]:

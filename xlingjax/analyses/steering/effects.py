@@ -202,10 +202,10 @@ def judge(
     """Language, concept and fluency of each text; nothing here knows the condition."""
     names = [*languages.names, UNDETERMINED]
     column = concepts.concepts.index(settings.concept)
-    each = lambda call: np.stack([call(written.texts, name)[:, column] for name in concepts.languages], 1)
     return Judged(
         np.array([names.index(str(name)) for name in languages.verdicts(written.texts)]),
-        segment_shares(languages, written.texts), each(concepts.called), each(concepts.hits),
+        segment_shares(languages, written.texts), concepts.called(written.texts)[..., column],
+        concepts.hits(written.texts)[..., column],
         nats_per_token(model, written, settings), np.array([
             repetition(row[:length]) for row, length in zip(written.tokens, written.lengths)]))
 
