@@ -19,7 +19,7 @@ from xlingjax.models.families import Entry, family_of
 class _Float64Torch:
     """The torch module as a family file sees it, with float64 in the place of float32."""
 
-    float32 = torch.float64
+    float32 = float = torch.float64
 
     def __getattr__(self, name: str) -> Any:
         return getattr(torch, name)
@@ -31,8 +31,10 @@ def precision(dtype: str) -> Iterator[None]:
     if dtype == "float32":
         yield
         return
-    modules = [importlib.import_module(f"transformers.models.{family}.modeling_{family}")
-               for family in ("bloom", "xglm", "xlm_roberta", "roberta")]  # fmt: skip
+    modules = [importlib.import_module("transformers.modeling_rope_utils"), *(
+        importlib.import_module(f"transformers.models.{family}.modeling_{family}")
+        for family in ("bloom", "xglm", "xlm_roberta", "roberta", "bert", "gpt2", "gpt_neox", "llama", "mistral",
+                       "qwen2", "qwen3", "cohere", "olmo", "olmo2"))]  # fmt: skip
     to_float = torch.Tensor.float
     try:
         torch.set_default_dtype(torch.float64)
@@ -126,19 +128,24 @@ def run(case: Case, model: torch.nn.Module, tokens: np.ndarray, mask: np.ndarray
     sites = {site: np.stack([by[i] for i in sorted(by)]) for site, by in held.items()}
     hidden = sites.pop("hidden")[0]
     if "attn.qkv" in sites:
-        sites |= _split_bloom(model, sites["attn.qkv"])
+        sites |= dict(zip(("attn.q", "attn.k", "attn.v"), _split(model, sites["attn.qkv"])))
     return Oracle(sites, hidden, out.logits.numpy())
 
 
-def _split_bloom(model: torch.nn.Module, qkv: np.ndarray) -> dict[str, np.ndarray]:
-    """attn.q, k and v as BLOOM itself splits its fused map."""
-    split = model.transformer.h[0].self_attention._reshape
-    parts = [split(torch.tensor(layer)) for layer in qkv]
-    shape = (*qkv.shape[:-1], -1)
-    return {
-        site: np.stack([part[i].transpose(1, 2).numpy() for part in parts]).reshape(shape)
-        for i, site in enumerate(("attn.q", "attn.k", "attn.v"))
-    }
+def _split(model: torch.nn.Module, qkv: np.ndarray) -> Sequence[np.ndarray]:
+    """attn.q, k and v as the family itself splits its fused map."""
+    flat = (*qkv.shape[:-1], -1)
+    match model.config.model_type:
+        case "bloom":
+            split = model.transformer.h[0].self_attention._reshape
+            parts = [split(torch.tensor(layer)) for layer in qkv]
+            return [np.stack([part[i].transpose(1, 2).numpy() for part in parts]).reshape(flat) for i in range(3)]
+        case "gpt2":
+            return [part.numpy() for part in torch.tensor(qkv).split(model.config.hidden_size, dim=-1)]
+        case "gpt_neox":
+            heads = torch.tensor(qkv).view(*qkv.shape[:-1], model.config.num_attention_heads, -1)
+            return [part.numpy().reshape(flat) for part in heads.chunk(3, dim=-1)]
+    raise ValueError(model.config.model_type)
 
 
 def bloom_gelu(x: np.ndarray) -> np.ndarray:

@@ -1,5 +1,6 @@
 """Multi-head attention, with its query, key and value maps fused or apart."""
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -10,6 +11,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from xlingjax.models.cache import Past
 from xlingjax.models.config import TransformerConfig
+from xlingjax.models.norm import Norm
 from xlingjax.models.positions import alibi_bias, rotate, token_positions, wide
 from xlingjax.models.taps import Taps
 
@@ -48,11 +50,11 @@ class Attention(nnx.Module):
     """The attention sublayer without its norms."""
 
     def __init__(self, config: TransformerConfig, dtype: DTypeLike, rngs: nnx.Rngs):
-        def linear(units: int) -> nnx.Linear:
+        def linear(units: int, wide: int = config.width, bias: bool = config.attention_bias) -> nnx.Linear:
             return nnx.Linear(
-                config.width,
+                wide,
                 units,
-                use_bias=config.attention_bias,
+                use_bias=bias,
                 kernel_init=INITIAL,
                 param_dtype=dtype,
                 rngs=rngs,
@@ -60,22 +62,39 @@ class Attention(nnx.Module):
 
         self.config = config
         if config.fused:
-            self.qkv = linear(3 * config.width)
+            self.qkv = linear(3 * config.query_width)
         else:
             self.q, self.k, self.v = (
-                linear(n) for n in (config.width, config.key_value_width, config.key_value_width)
+                linear(n) for n in (config.query_width, config.key_value_width, config.key_value_width)
             )
-        self.out = linear(config.width)
+        if config.head_norm:
+            alone = config.head_norm == "each"
+            self.q_norm, self.k_norm = (
+                Norm(config, dtype, rngs, config.head_width if alone else units)
+                for units in (config.query_width, config.key_value_width)
+            )
+        out_bias = config.attention_bias if config.out_bias is None else config.out_bias
+        self.out = linear(config.width, config.query_width, out_bias)
 
     def __call__(
         self, x: Float[Array, "B T D"], context: Context, tap: Taps, past: Past | None = None
     ) -> tuple[Float[Array, "B T D"], Past | None]:
         """The sublayer's output, and the past with these tokens in it."""
         q, k, v = self.queries_keys_values(x, tap)
+        config = self.config
         q, k, v = tap("attn.q", q), tap("attn.k", k), tap("attn.v", v)
-        q, k, v = (h.reshape(*h.shape[:2], -1, self.config.head_width) for h in (q, k, v))
-        if self.config.positions == "rotary":
-            q, k = (rotate(h, context.positions, self.config.rotary_base) for h in (q, k))
+        if config.attention_clip:
+            q, k, v = (jnp.clip(h, -config.attention_clip, config.attention_clip) for h in (q, k, v))
+        if config.head_norm == "all":
+            q, k = self.q_norm(q), self.k_norm(k)
+        q, k, v = (h.reshape(*h.shape[:2], -1, config.head_width) for h in (q, k, v))
+        if config.head_norm == "each":
+            q, k = self.q_norm(q), self.k_norm(k)
+        if config.positions == "rotary":
+            turn = functools.partial(
+                rotate, positions=context.positions, base=config.rotary_base, scaling=config.rotary_scaling,
+                units=config.rotary_units, pairs=config.rotary_pairs)
+            q, k = turn(q), turn(k)
         if past is not None:
             past, k, v = past.append(k, v)
         pattern = tap("attn.pattern", attention_pattern(q, k, context))

@@ -12,8 +12,11 @@ from xlingjax.errors import InputError
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "positions": ("alibi", "learned", "sinusoidal", "rotary"),
-    "norm": ("layer", "rms"),
-    "norm_place": ("before", "after"),
+    "rotary_pairs": ("halves", "neighbours"),
+    "norm": ("layer", "layer_scale", "layer_bare", "rms"),
+    "norm_place": ("before", "after", "inside"),
+    "parallel": ("", "one_norm", "two_norms"),
+    "head_norm": ("", "each", "all"),
     "fused": ("", "by_head", "by_part"),
     "activation": ("gelu", "gelu_tanh", "gelu_bloom", "relu", "silu"),
     "head": ("", "lm", "masked"),
@@ -29,27 +32,38 @@ class TransformerConfig:
         layers: L.
         width: D, units of the residual stream.
         heads: query heads H; `key_value_heads` divides them (0: as many).
+        head_size: units of a head (0: width / heads).
         mlp_width: units of `mlp.up`.
         positions: `"alibi"`, `"learned"`, `"sinusoidal"` or `"rotary"`. All of them count real
             tokens only.
-        max_length: longest sentence in tokens where positions are learned, else 0 (no limit).
+        max_length: longest sentence in tokens, needed where positions are learned; 0: no limit.
         position_offset: table row of the first real token (learned and sinusoidal).
         rotary_base: wavelength base of rotary positions.
+        rotary_scaling: () or Llama 3.1's (factor, low, high, original length); see `positions`.
+        rotary_units: units of a head that turn, the first ones (0: all).
+        rotary_pairs: unit i turns with unit i + W/2 ("halves") or 2i with 2i + 1 ("neighbours").
         token_types: rows of a segment embedding, of which row 0 is used; 0: none.
         embed_scale: factor on token embeddings.
         embed_norm: a norm follows the embedding.
-        norm: `"layer"` or `"rms"`.
-        norm_place: `"before"` each sublayer or `"after"` each residual addition.
+        norm: `"layer"` (scale and bias), `"layer_scale"`, `"layer_bare"` (neither) or `"rms"`.
+        norm_place: `"before"` each sublayer, `"after"` each residual addition, or `"inside"`: on
+            the sublayer's output, before it is added.
         norm_epsilon: added to the variance.
+        parallel: attention and MLP read the same residual stream, through `"one_norm"` or
+            `"two_norms"`; `""`: the MLP reads what attention has added to.
+        head_norm: queries and keys are normed by head (`"each"`) or over all heads (`"all"`).
         final_norm: a norm follows the last block.
         fused: query, key and value come from one linear map whose units are ordered `"by_head"`
             (per head q, k, v: BLOOM) or `"by_part"` (all q, all k, all v: GPT-2); `""`: three maps.
         attention_bias, mlp_bias: the linear maps of that sublayer have biases.
+        out_bias: `attn.out` has one; None: as `attention_bias`.
+        attention_clip: queries, keys and values are cut to plus or minus it; 0: not at all.
         gated: the MLP multiplies its activation by a second linear map (`mlp.gate` is activated).
         activation: the MLP's nonlinearity.
         causal: tokens see only earlier tokens.
         head: `"lm"` (linear), `"masked"` (dense, GELU, norm, linear with bias) or `""`: none.
         tied: the head's last linear map is the token embedding.
+        logit_scale: factor on the logits.
 
     >>> config = TransformerConfig(vocab_size=101, layers=2, width=16, heads=4, mlp_width=64)
     >>> TransformerConfig.from_dict(config.to_dict()) == config
@@ -62,29 +76,39 @@ class TransformerConfig:
     heads: int
     mlp_width: int
     key_value_heads: int = 0
+    head_size: int = 0
     positions: str = "alibi"
     max_length: int = 0
     position_offset: int = 0
     rotary_base: float = 10_000.0
+    rotary_scaling: tuple[float, ...] = ()
+    rotary_units: int = 0
+    rotary_pairs: str = "halves"
     token_types: int = 0
     embed_scale: float = 1.0
     embed_norm: bool = False
     norm: str = "layer"
     norm_place: str = "before"
     norm_epsilon: float = 1e-5
+    parallel: str = ""
+    head_norm: str = ""
     final_norm: bool = True
     fused: str = ""
     attention_bias: bool = True
+    out_bias: bool | None = None
+    attention_clip: float = 0.0
     mlp_bias: bool = True
     gated: bool = False
     activation: str = "gelu"
     causal: bool = True
     head: str = "lm"
     tied: bool = True
+    logit_scale: float = 1.0
 
     def __post_init__(self) -> None:
         if not self.key_value_heads:
             object.__setattr__(self, "key_value_heads", self.heads)
+        object.__setattr__(self, "rotary_scaling", tuple(self.rotary_scaling))
         for name in ("vocab_size", "layers", "width", "heads", "mlp_width", "key_value_heads"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
@@ -95,7 +119,15 @@ class TransformerConfig:
                     f"{name} is {getattr(self, name)!r}; "
                     f"choose one of {', '.join(map(repr, choices))}"
                 )
-        if self.width % self.heads:
+        if self.parallel and self.norm_place != "before":
+            raise InputError(
+                f"norm_place is {self.norm_place!r} in parallel blocks, which have their norms before"
+            )
+        if len(self.rotary_scaling) not in (0, 4):
+            raise InputError(
+                f"rotary_scaling is {self.rotary_scaling}; give factor, low, high and original length"
+            )
+        if self.width % self.heads and not self.head_size:
             raise InputError(
                 f"width {self.width} is no multiple of heads {self.heads}; all have equal width"
             )
@@ -109,26 +141,31 @@ class TransformerConfig:
                 f"fused is {self.fused!r} with key_value_heads {self.key_value_heads} of "
                 f"{self.heads} heads; fused maps need equal numbers of both"
             )
-        if (self.positions == "learned") != (self.max_length > 0):
+        if self.max_length < (self.positions == "learned"):
             raise InputError(
                 f"max_length is {self.max_length} with {self.positions} positions; "
-                "learned positions need a length, the others have none (0)"
+                "learned positions need a length, the others may have none (0)"
             )
-        if (
-            self.positions == "sinusoidal"
-            and self.width % 2
-            or self.positions == "rotary"
-            and self.head_width % 2
-        ):
+        paired = {"sinusoidal": self.width, "rotary": self.rotary_units or self.head_width}
+        if paired.get(self.positions, 0) % 2:
             raise InputError(
-                f"{self.positions} positions pair units, and width {self.width} with "
-                f"{self.heads} heads leaves one over; choose an even width a head"
+                f"{self.positions} positions pair units, and {paired[self.positions]} of them leave "
+                "one over; choose an even number"
+            )
+        if self.rotary_units > self.head_width:
+            raise InputError(
+                f"rotary_units is {self.rotary_units}, but a head has {self.head_width} units"
             )
 
     @property
     def head_width(self) -> int:
         """Units of one attention head."""
-        return self.width // self.heads
+        return self.head_size or self.width // self.heads
+
+    @property
+    def query_width(self) -> int:
+        """Units of `attn.q` and of `attn.heads`."""
+        return self.head_width * self.heads
 
     @property
     def key_value_width(self) -> int:

@@ -152,6 +152,7 @@ def _load_foreign(
         None if mesh is None else placement_of(config, mesh).put,
         prefixes=family.prefixes,
         unused=family.unused,
+        spellings=family.spellings,
         vocab_size=config.vocab_size,
     )
     return family.name, config, loaded

@@ -52,17 +52,56 @@ def sinusoids(positions: Int[Array, "B T"], width: int, dtype: DTypeLike) -> Flo
     return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
 
 
+def rotary_frequencies(units: int, base: float, scaling: tuple[float, ...] = ()) -> np.ndarray:
+    """float64[units / 2]: how far each pair of units turns from one token to the next.
+
+    With Llama 3.1's scaling (factor, low, high, original length), pairs that turn fewer than `low`
+    times over the original length turn slower by the factor, those of more than `high` times as
+    before, those between by what lies between.
+
+    >>> rotary_frequencies(4, 100.0).tolist()
+    [1.0, 0.1]
+    >>> rotary_frequencies(4, 100.0, (8.0, 1.0, 4.0, 60.0)).tolist()
+    [1.0, 0.0125]
+    """
+    half = units // 2
+    frequencies = base ** (-np.arange(half) / half)
+    if not scaling:
+        return frequencies
+    factor, low, high, original = scaling
+    turns = original * frequencies / (2 * np.pi)
+    kept = np.clip((turns - low) / (high - low), 0, 1)
+    return frequencies * (kept + (1 - kept) / factor)
+
+
 def rotate(
-    x: Float[Array, "B T H W"], positions: Int[Array, "B T"], base: float
+    x: Float[Array, "B T H W"],
+    positions: Int[Array, "B T"],
+    base: float,
+    scaling: tuple[float, ...] = (),
+    units: int = 0,
+    pairs: str = "halves",
 ) -> Float[Array, "B T H W"]:
-    """Rotary positions (Su et al. 2021, arXiv 2104.09864): unit i turns with unit i + W/2."""
-    half = x.shape[-1] // 2
+    """Rotary positions (Su et al. 2021, arXiv 2104.09864).
+
+    Args:
+        base, scaling: of `rotary_frequencies`.
+        units: of a head that turn, the first ones; 0: all.
+        pairs: unit i turns with unit i + units/2 (`"halves"`), or 2i with 2i + 1 (`"neighbours"`).
+    """
+    units = units or x.shape[-1]
     dtype = wide(x.dtype)
-    frequencies = jnp.asarray(base ** (-np.arange(half) / half), dtype)
+    frequencies = jnp.asarray(rotary_frequencies(units, base, scaling), dtype)
     angles = positions.astype(dtype)[:, :, None, None] * frequencies
     cosine, sine = jnp.cos(angles), jnp.sin(angles)
-    first, second = jnp.split(x.astype(dtype), 2, axis=-1)
-    turned = jnp.concatenate(
-        [first * cosine - second * sine, second * cosine + first * sine], axis=-1
-    )
-    return turned.astype(x.dtype)
+    turning = x[..., :units].astype(dtype)
+    if pairs == "halves":
+        first, second = jnp.split(turning, 2, axis=-1)
+    else:
+        first, second = turning[..., ::2], turning[..., 1::2]
+    turned = (first * cosine - second * sine, second * cosine + first * sine)
+    if pairs == "halves":
+        out = jnp.concatenate(turned, axis=-1)
+    else:
+        out = jnp.stack(turned, axis=-1).reshape(turning.shape)
+    return jnp.concatenate([out.astype(x.dtype), x[..., units:]], axis=-1)

@@ -25,19 +25,19 @@ Capture = Mapping[str, Reduction] | Iterable[str]
 def site_shapes(config: TransformerConfig) -> dict[str, tuple[int, int]]:
     """Site -> (layers, F), in the order of the computation; `embed` has one layer.
 
-    `attn.pattern` holds `[B, H, T, T]`; its F is given as H.
+    `attn.pattern` holds `[B, H, T, T]`; its F is given as H. Parallel blocks have no `resid.mid`.
     """
     width, mlp = config.width, config.mlp_width
     in_layers = {
         "attn.in": width,
-        **({"attn.qkv": 3 * width} if config.fused else {}),
-        "attn.q": width,
+        **({"attn.qkv": 3 * config.query_width} if config.fused else {}),
+        "attn.q": config.query_width,
         "attn.k": config.key_value_width,
         "attn.v": config.key_value_width,
         "attn.pattern": config.heads,
-        "attn.heads": width,
+        "attn.heads": config.query_width,
         "attn.out": width,
-        "resid.mid": width,
+        **({} if config.parallel else {"resid.mid": width}),
         "mlp.in": width,
         **({"mlp.gate": mlp} if config.gated else {}),
         "mlp.up": mlp,

@@ -18,7 +18,8 @@ from xlingjax.errors import InputError
 from xlingjax.models.attention import INITIAL, Attention, Context, read_context
 from xlingjax.models.cache import Cache, Past
 from xlingjax.models.config import TransformerConfig
-from xlingjax.models.positions import sinusoids, wide
+from xlingjax.models.norm import Norm
+from xlingjax.models.positions import sinusoids
 from xlingjax.models.taps import (
     Capture,
     Edit,
@@ -46,30 +47,6 @@ def activate(name: str, x: Array) -> Array:
         case "silu":
             return jax.nn.silu(x)
     raise ValueError(name)
-
-
-class Norm(nnx.Module):
-    """A layer norm or root-mean-square norm over the residual width, in float32 at least.
-
-    Flax's own cannot run in float64 or bfloat16 under strict dtype promotion.
-    """
-
-    def __init__(self, config: TransformerConfig, dtype: DTypeLike, rngs: nnx.Rngs):
-        self.config = config
-        self.scale = nnx.Param(jnp.ones(config.width, dtype))
-        if config.norm == "layer":
-            self.bias = nnx.Param(jnp.zeros(config.width, dtype))
-
-    def __call__(self, x: Float[Array, "... D"]) -> Float[Array, "... D"]:
-        dtype = wide(x.dtype)
-        h = x.astype(dtype)
-        if self.config.norm == "layer":
-            h = h - h.mean(axis=-1, keepdims=True)
-        spread = jnp.square(h).mean(axis=-1, keepdims=True)
-        h = h * jax.lax.rsqrt(spread + self.config.norm_epsilon) * self.scale[...].astype(dtype)
-        if self.config.norm == "layer":
-            h = h + self.bias[...].astype(dtype)
-        return h.astype(x.dtype)
 
 
 def look_up(table: nnx.Embed, rows: Int[Array, "B T"]) -> Float[Array, "B T D"]:
@@ -139,26 +116,30 @@ class Mlp(nnx.Module):
 
 
 class Block(nnx.Module):
-    """Attention, then MLP, each added to the residual stream."""
+    """Attention, then MLP, or both at once, each added to the residual stream."""
 
     def __init__(self, config: TransformerConfig, dtype: DTypeLike, rngs: nnx.Rngs):
         self.config = config
         self.attn_norm = Norm(config, dtype, rngs)
         self.attn = Attention(config, dtype, rngs)
-        self.mlp_norm = Norm(config, dtype, rngs)
+        if config.parallel != "one_norm":
+            self.mlp_norm = Norm(config, dtype, rngs)
         self.mlp = Mlp(config, dtype, rngs)
 
     def __call__(
         self, x: Float[Array, "B T D"], context: Context, tap: Taps, past: Past | None = None
     ) -> tuple[Float[Array, "B T D"], Past | None]:
-        before = self.config.norm_place == "before"
-        h = tap("attn.in", self.attn_norm(x) if before else x)
-        h, past = self.attn(h, context, tap, past)
-        x = x + h
-        x = tap("resid.mid", x if before else self.attn_norm(x))
-        h = tap("mlp.in", self.mlp_norm(x) if before else x)
-        x = x + self.mlp(h, tap)
-        return tap("resid", x if before else self.mlp_norm(x)), past
+        before, inside, after = (self.config.norm_place == place for place in ("before", "inside", "after"))
+        normed = self.attn_norm(x) if before else x
+        h, past = self.attn(tap("attn.in", normed), context, tap, past)
+        if self.config.parallel:
+            read = normed if self.config.parallel == "one_norm" else self.mlp_norm(x)
+            return tap("resid", x + h + self.mlp(tap("mlp.in", read), tap)), past
+        x = x + (self.attn_norm(h) if inside else h)
+        x = tap("resid.mid", self.attn_norm(x) if after else x)
+        h = self.mlp(tap("mlp.in", self.mlp_norm(x) if before else x), tap)
+        x = x + (self.mlp_norm(h) if inside else h)
+        return tap("resid", self.mlp_norm(x) if after else x), past
 
 
 class Head(nnx.Module):
@@ -182,6 +163,8 @@ class Head(nnx.Module):
             # RoBERTa's head keeps this activation whatever the blocks have.
             hidden = self.norm(activate("gelu", self.dense(hidden)))
         logits = hidden @ (embedding.T if self.config.tied else self.kernel[...])
+        if self.config.logit_scale != 1.0:
+            logits = logits * self.config.logit_scale
         return logits + self.bias[...] if self.config.head == "masked" else logits
 
 
@@ -365,7 +348,7 @@ def _run(
         cache = Cache(keys, values, seen, start + length)
     captured |= jax.tree.map(lambda h: h[None], first.captured)
     if config.final_norm:
-        x = nnx.merge(skeleton(config, "norm"), params["norm"])(x)
+        x = nnx.merge(skeleton(config, "norm"), params.get("norm", {}))(x)
     return x, {site: captured[site] for site in wanted}, cache
 
 

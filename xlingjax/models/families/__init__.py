@@ -5,11 +5,23 @@ from collections.abc import Mapping
 from typing import Any
 
 from xlingjax.errors import InputError
-from xlingjax.models.families import bloom, xglm, xlm_roberta
+from xlingjax.models.families import (
+    bert,
+    bloom,
+    cohere,
+    gpt2,
+    gpt_neox,
+    llama,
+    olmo,
+    qwen,
+    xglm,
+    xlm_roberta,
+)
 from xlingjax.models.families.entry import Entry, Family
 
 FAMILIES: dict[str, Family] = {
-    module.FAMILY.name: module.FAMILY for module in (bloom, xglm, xlm_roberta)
+    module.FAMILY.name: module.FAMILY
+    for module in (bert, bloom, cohere, gpt2, gpt_neox, llama, olmo, qwen, xglm, xlm_roberta)
 }
 
 __all__ = ["FAMILIES", "Entry", "Family", "family_of"]

@@ -37,6 +37,7 @@ class Family:
             head), all names together.
         unused: `fnmatch` patterns of tensors that a checkpoint may hold beside the entries and that
             carry nothing (tied copies, buffers, poolers); matched with or without the prefix.
+        spellings: parts of names as some checkpoints have them -> as the entries do.
     """
 
     name: str
@@ -46,11 +47,12 @@ class Family:
     modules: Mapping[str, str]
     prefixes: tuple[str, ...] = ()
     unused: tuple[str, ...] = ()
+    spellings: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
-def linear(ours: str, theirs: str, bias: bool = True) -> tuple[Entry, ...]:
-    """The entries of a torch Linear."""
-    weight = Entry(f"{ours}/kernel", f"{theirs}.weight", transpose=True)
+def linear(ours: str, theirs: str, bias: bool = True, transpose: bool = True) -> tuple[Entry, ...]:
+    """The entries of a torch Linear; with `transpose=False`, of a map that is kept as `[in, out]`."""
+    weight = Entry(f"{ours}/kernel", f"{theirs}.weight", transpose)
     return (weight, Entry(f"{ours}/bias", f"{theirs}.bias")) if bias else (weight,)
 
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from xlingjax.models.config import TransformerConfig
+from xlingjax.models.families.encoder import encoder_entries, encoder_modules
 from xlingjax.models.families.entry import Entry, Family, layer_norm, linear
 from xlingjax.models.families.options import ACTIVATIONS, Options
 
@@ -44,7 +45,6 @@ def read_config(hf: Mapping[str, Any]) -> TransformerConfig:
 
 def entries(config: TransformerConfig) -> tuple[Entry, ...]:
     """RoBERTa's tensors, with the head's where the config has one."""
-    layer = "roberta.encoder.layer.{layer}"
     head: tuple[Entry, ...] = ()
     if config.head:
         head = (
@@ -58,21 +58,7 @@ def entries(config: TransformerConfig) -> tuple[Entry, ...]:
                 Entry("head/kernel", "lm_head.decoder.weight", transpose=True),
                 Entry("head/bias", "lm_head.decoder.bias"),
             )
-    return (
-        Entry("embed/tokens/embedding", "roberta.embeddings.word_embeddings.weight"),
-        Entry("embed/positions/embedding", "roberta.embeddings.position_embeddings.weight"),
-        Entry("embed/types/embedding", "roberta.embeddings.token_type_embeddings.weight"),
-        *layer_norm("embed/norm", "roberta.embeddings.LayerNorm"),
-        *linear("layers/attn/q", f"{layer}.attention.self.query"),
-        *linear("layers/attn/k", f"{layer}.attention.self.key"),
-        *linear("layers/attn/v", f"{layer}.attention.self.value"),
-        *linear("layers/attn/out", f"{layer}.attention.output.dense"),
-        *layer_norm("layers/attn_norm", f"{layer}.attention.output.LayerNorm"),
-        *linear("layers/mlp/up", f"{layer}.intermediate.dense"),
-        *linear("layers/mlp/down", f"{layer}.output.dense"),
-        *layer_norm("layers/mlp_norm", f"{layer}.output.LayerNorm"),
-        *head,
-    )
+    return *encoder_entries("roberta."), *head
 
 
 FAMILY = Family(
@@ -80,14 +66,7 @@ FAMILY = Family(
     model_types=("xlm-roberta", "roberta"),
     read_config=read_config,
     entries=entries,
-    modules={
-        "attn.q": "roberta.encoder.layer.{layer}.attention.self.query",
-        "attn.k": "roberta.encoder.layer.{layer}.attention.self.key",
-        "attn.v": "roberta.encoder.layer.{layer}.attention.self.value",
-        "attn.out": "roberta.encoder.layer.{layer}.attention.output.dense",
-        "mlp.up": "roberta.encoder.layer.{layer}.intermediate.dense",
-        "mlp.down": "roberta.encoder.layer.{layer}.output.dense",
-    },
+    modules=encoder_modules("roberta."),
     prefixes=("roberta.",),
     unused=("roberta.pooler.dense.*", "roberta.embeddings.position_ids", "lm_head.*"),
 )

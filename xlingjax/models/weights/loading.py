@@ -1,7 +1,7 @@
 """From a checkpoint's tensors to our parameters: strict both ways, one tensor at a time."""
 
 import fnmatch
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import EllipsisType
 from typing import Any, NamedTuple, Protocol
 
@@ -47,6 +47,7 @@ def load_params(
     *,
     prefixes: Sequence[str] = (),
     unused: Sequence[str] = (),
+    spellings: Mapping[str, str] | None = None,
     vocab_size: int | None = None,
 ) -> LoadedParams:
     """Fills parameters from a checkpoint.
@@ -61,6 +62,7 @@ def load_params(
         prefixes: what names may begin with or lack, in the table and in the checkpoint.
         unused: `fnmatch` patterns of tensors that may be there and are not read (tied copies,
             buffers).
+        spellings: part of a name in some checkpoints -> what the table has there.
         vocab_size: tensors of this many rows may have more in the checkpoint (a vocabulary padded
             for some machine); the further rows, which no token reaches, are dropped.
 
@@ -76,7 +78,7 @@ def load_params(
     table = {entry.ours: entry for entry in entries}
     if set(table) != set(shapes) or len(table) != len(entries):
         raise ValueError(f"table and parameters differ in {set(table) ^ set(shapes)}")
-    actual = _without_prefix(checkpoint, prefixes)
+    actual = _without_prefix(checkpoint, prefixes, spellings or {})
     wanted: dict[str, tuple[int, ...]] = {}
     for ours, shape in shapes.items():
         for theirs, rows in _sources(table[ours], shape, prefixes):
@@ -111,11 +113,15 @@ def _plain(name: str, prefixes: Sequence[str]) -> str:
     return name
 
 
-def _without_prefix(checkpoint: Checkpoint, prefixes: Sequence[str]) -> dict[str, str]:
-    """Name without prefix -> name in the checkpoint."""
+def _without_prefix(
+    checkpoint: Checkpoint, prefixes: Sequence[str], spellings: Mapping[str, str]
+) -> dict[str, str]:
+    """Name without prefix, as the table spells it -> name in the checkpoint."""
     actual: dict[str, str] = {}
     for name in checkpoint.names:
         plain = _plain(name, prefixes)
+        for theirs, ours in spellings.items():
+            plain = plain.replace(theirs, ours)
         if plain in actual:
             raise InputError(
                 f"{checkpoint.folder} holds both {actual[plain]!r} and {name!r}, which are one "
