@@ -5,7 +5,6 @@ Head counts, widths and vocabularies are such that some meshes divide them and s
 
 import dataclasses
 
-import families
 import jax
 import numpy as np
 import pytest
@@ -15,6 +14,7 @@ from tolerances import KERNEL, close
 from tolerances import PARITY as BOTH
 
 import xlingjax as xl
+from experiments import _parity_cases as families
 from xlingjax.analyses.compiled_cell import compiled_cell
 from xlingjax.analyses.health import language_losses
 from xlingjax.corpora import mini_world

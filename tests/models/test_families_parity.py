@@ -3,57 +3,24 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import parity_reference
 import pytest
-from families import CASES
 from tolerances import PARITY, close
 from transformers.pytorch_utils import Conv1D
 
+from experiments import _parity_oracle as parity_reference
+from experiments._parity_cases import CASES
 from xlingjax.errors import InputError
-from xlingjax.models import TransformerConfig, forward, init_params, unembed
+from xlingjax.models import TransformerConfig, init_params
 from xlingjax.models.families import FAMILIES, bloom, family_of, xglm, xlm_roberta
 from xlingjax.models.taps import neuron_sites, site_shapes
 from xlingjax.models.transformer import activate
 
 
-def _batch(case, model, length, shorter, side):
-    """Two rows, the second `shorter` tokens short, with the padding id under the mask."""
-    rng = np.random.default_rng(0)
-    tokens = rng.integers(5, model.config.vocab_size, (2, length))
-    mask = np.ones((2, length), bool)
-    if shorter:
-        mask[1, :shorter] = False
-        mask = mask if side == "left" else mask[:, ::-1].copy()
-    return np.where(mask, tokens, model.config.pad_token_id), mask
-
-
 def _compare(case, dtype, length, shorter=0, side="right"):
-    with parity_reference.precision(dtype), jax.enable_x64(dtype == "float64"):
-        model = parity_reference.build(case)
-        tokens, mask = _batch(case, model, length, shorter, side)
-        theirs = parity_reference.run(case, model, tokens, mask)
-        config, params = parity_reference.our_params(model, dtype)
-        sites = tuple(site_shapes(config))
-        with jax.numpy_dtype_promotion("strict"):
-            run = jax.jit(lambda p, t, m: forward(p, config, t, m, capture=sites))
-            hidden, captured = run(params, jnp.asarray(tokens), jnp.asarray(mask))
-            logits = unembed(params, config, hidden)
-    assert set(theirs.sites) == set(sites)
-    tolerance = PARITY[dtype]
-    for site in sites:
-        ours, reference = np.asarray(captured[site]), theirs.sites[site]
-        assert ours.dtype == np.dtype(dtype) == reference.dtype, site
-        assert np.abs(reference[:, mask] if site != "attn.pattern" else reference).max() > 0.01, (
-            site
-        )
-        if site == "attn.pattern":
-            both = mask[:, None, :, None] & mask[:, None, None, :]
-            ours, reference = np.where(both, ours, 0), np.where(both, reference, 0)
-        else:
-            ours, reference = ours[:, mask], reference[:, mask]
-        close(ours, reference, tolerance, f"{case} {site}")
-    close(hidden[mask], theirs.hidden[mask], tolerance, f"{case} hidden")
-    close(logits[mask], theirs.logits[mask], tolerance, f"{case} logits")
+    for site, (ours, theirs) in parity_reference.both(case, dtype, length, shorter, side).items():
+        assert ours.dtype == np.dtype(dtype) == theirs.dtype, site
+        assert np.abs(theirs).max() > 0.01, site
+        close(ours, theirs, PARITY[dtype], f"{case} {site}")
 
 
 MAIN = (CASES[0], CASES[3], CASES[5])  # the others' long prompts run with the slow tests

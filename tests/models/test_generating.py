@@ -1,13 +1,13 @@
 """Generation equals Hugging Face's and a full forward pass, row by row, under edits of each row's own."""
 
-import families
 import jax
 import numpy as np
-import parity_reference as reference
 import pytest
 import torch
 import transformers
 
+from experiments import _parity_cases as families
+from experiments import _parity_oracle as reference
 from xlingjax.errors import InputError
 from xlingjax.models import Edit, Model, TransformerConfig, init_params, load_model
 from xlingjax.models.generating import generate_tokens, positions

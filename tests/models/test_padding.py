@@ -3,11 +3,11 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import parity_reference
 import pytest
-from families import CASES
 from tolerances import BATCHING, close
 
+from experiments import _parity_oracle as parity_reference
+from experiments._parity_cases import CASES
 from xlingjax.errors import InputError
 from xlingjax.models import Edit, Model, forward, unembed
 from xlingjax.models.taps import REDUCTIONS, site_shapes

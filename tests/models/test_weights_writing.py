@@ -2,12 +2,12 @@
 
 import json
 
-import families
 import numpy as np
 import pytest
 import torch
 import transformers
 
+from experiments import _parity_cases as families
 from xlingjax.errors import InputError
 from xlingjax.models.families import family_of
 from xlingjax.models.loading import load_model

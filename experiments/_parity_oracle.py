@@ -4,16 +4,21 @@ import contextlib
 import dataclasses
 import importlib
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import torch
 import transformers
-from families import Case
 
+from experiments._parity_cases import Case
+from xlingjax.models import forward, unembed
 from xlingjax.models.config import TransformerConfig
 from xlingjax.models.families import Entry, family_of
+from xlingjax.models.taps import site_shapes
+
+TorchModel = Any  # torch.nn.Module, whose attributes a type checker takes for tensors
 
 
 class _Float64Torch:
@@ -28,28 +33,29 @@ class _Float64Torch:
 @contextlib.contextmanager
 def precision(dtype: str) -> Iterator[None]:
     """In float64, lift what Hugging Face keeps in float32: softmax, slopes, sinusoids."""
-    if dtype == "float32":
+    if dtype != "float64":
         yield
         return
-    modules = [importlib.import_module("transformers.modeling_rope_utils"), *(
+    tensor: Any = torch.Tensor
+    modules: list[Any] = [importlib.import_module("transformers.modeling_rope_utils"), *(
         importlib.import_module(f"transformers.models.{family}.modeling_{family}")
         for family in ("bloom", "xglm", "xlm_roberta", "roberta", "bert", "gpt2", "gpt_neox", "llama", "mistral",
                        "qwen2", "qwen3", "cohere", "olmo", "olmo2"))]  # fmt: skip
-    to_float = torch.Tensor.float
+    to_float = tensor.float
     try:
         torch.set_default_dtype(torch.float64)
-        torch.Tensor.float = torch.Tensor.double
+        tensor.float = tensor.double
         for module in modules:
             module.torch = _Float64Torch()
         yield
     finally:
         torch.set_default_dtype(torch.float32)
-        torch.Tensor.float = to_float
+        tensor.float = to_float
         for module in modules:
             module.torch = torch
 
 
-def build(case: Case, seed: int = 0) -> torch.nn.Module:
+def build(case: Case, seed: int = 0) -> TorchModel:
     """The random model of a case; no bias is 0 and no norm 1, so that none can be left out."""
     config = getattr(transformers, case.config)(**case.options, attn_implementation="eager")
     model = getattr(transformers, case.model)(config).eval()
@@ -67,11 +73,11 @@ def build(case: Case, seed: int = 0) -> torch.nn.Module:
     return model
 
 
-def our_params(model: torch.nn.Module, dtype: str) -> tuple[TransformerConfig, dict[str, Any]]:
+def our_params(model: TorchModel, dtype: str) -> tuple[TransformerConfig, dict[str, Any]]:
     """Config and parameters of ours from the oracle's, by the family's own tables."""
     family = family_of(model.config.to_dict())
     config = family.read_config(model.config.to_dict())
-    tensors = {name: x.detach().numpy() for name, x in model.state_dict().items()}
+    tensors = {name: x.detach().float().numpy() for name, x in model.state_dict().items()}
     params: dict[str, Any] = {}
     for entry in family.entries(config):
         *path, leaf = entry.ours.split("/")
@@ -100,7 +106,7 @@ class Oracle:
     logits: np.ndarray
 
 
-def run(case: Case, model: torch.nn.Module, tokens: np.ndarray, mask: np.ndarray) -> Oracle:
+def run(case: Case, model: TorchModel, tokens: np.ndarray, mask: np.ndarray) -> Oracle:
     """The oracle's values at every site of the case, read by hooks."""
     layers = range(model.config.num_hidden_layers)
     held: dict[str, dict[int, np.ndarray]] = {}
@@ -111,7 +117,7 @@ def run(case: Case, model: torch.nn.Module, tokens: np.ndarray, mask: np.ndarray
             value = inputs[0] if place == "in" else output if place == "out" else output[place]
             # An XGLM block returns a tensor, or a tuple that begins with it.
             value = value[0] if isinstance(value, tuple) else value
-            held.setdefault(site, {})[layer] = value.detach().numpy().copy()
+            held.setdefault(site, {})[layer] = value.detach().float().numpy().copy()  # bfloat16 as float32
 
         hooks.append(model.get_submodule(module).register_forward_hook(keep))
 
@@ -129,10 +135,10 @@ def run(case: Case, model: torch.nn.Module, tokens: np.ndarray, mask: np.ndarray
     hidden = sites.pop("hidden")[0]
     if "attn.qkv" in sites:
         sites |= dict(zip(("attn.q", "attn.k", "attn.v"), _split(model, sites["attn.qkv"])))
-    return Oracle(sites, hidden, out.logits.numpy())
+    return Oracle(sites, hidden, out.logits.float().numpy())
 
 
-def _split(model: torch.nn.Module, qkv: np.ndarray) -> Sequence[np.ndarray]:
+def _split(model: TorchModel, qkv: np.ndarray) -> Sequence[np.ndarray]:
     """attn.q, k and v as the family itself splits its fused map."""
     flat = (*qkv.shape[:-1], -1)
     match model.config.model_type:
@@ -153,3 +159,47 @@ def bloom_gelu(x: np.ndarray) -> np.ndarray:
     from transformers.models.bloom.modeling_bloom import bloom_gelu_forward
 
     return bloom_gelu_forward(torch.tensor(x)).numpy()
+
+
+def batch_of(
+    model: TorchModel, length: int, shorter: int = 0, side: str = "right"
+) -> tuple[np.ndarray, np.ndarray]:
+    """Tokens and mask of two rows, the second `shorter` tokens short, with the padding id under the mask."""
+    rng = np.random.default_rng(0)
+    tokens = rng.integers(5, model.config.vocab_size, (2, length))
+    mask = np.ones((2, length), bool)
+    if shorter:
+        mask[1, :shorter] = False
+        mask = mask if side == "left" else mask[:, ::-1].copy()
+    return np.where(mask, tokens, model.config.pad_token_id), mask
+
+
+class Pair(NamedTuple):
+    """What both hold of the real tokens of a batch; zero in a pattern where either token is padding."""
+
+    ours: np.ndarray
+    theirs: np.ndarray
+
+
+def both(case: Case, dtype: str, length: int, shorter: int = 0, side: str = "right") -> dict[str, Pair]:
+    """Every site of a case, "hidden" and "logits", as we compute them and as Hugging Face does."""
+    with precision(dtype), jax.enable_x64(dtype == "float64"):
+        model = build(case).to(getattr(torch, dtype))
+        tokens, mask = batch_of(model, length, shorter, side)
+        theirs = run(case, model, tokens, mask)
+        config, params = our_params(model, dtype)
+        sites = tuple(site_shapes(config))
+        if set(theirs.sites) != set(sites):
+            raise ValueError(f"{case}: sites differ in {set(theirs.sites) ^ set(sites)}")
+        with jax.numpy_dtype_promotion("strict"):
+            step = jax.jit(lambda p, t, m: forward(p, config, t, m, capture=sites))
+            hidden, captured = step(params, jnp.asarray(tokens), jnp.asarray(mask))
+            logits = unembed(params, config, hidden)
+    seen = mask[:, None, :, None] & mask[:, None, None, :]
+    out = {"hidden": Pair(np.asarray(hidden)[mask], theirs.hidden[mask]),
+           "logits": Pair(np.asarray(logits)[mask], theirs.logits[mask])}  # fmt: skip
+    for site in sites:
+        values = (np.asarray(captured[site]), theirs.sites[site])
+        cut = [np.where(seen, x, 0) if site == "attn.pattern" else x[:, mask] for x in values]
+        out[site] = Pair(*cut)
+    return out

@@ -1,9 +1,11 @@
-"""Tiny random models of every family: the configs that the oracle and we both build."""
+"""Tiny random models of every family: configs that Hugging Face and we both build, and where it holds each site."""
 
 import dataclasses
 from typing import Any
 
-BLOOM_SITES = {
+Sites = dict[str, tuple[str, str | int]]  # ours -> (module, "in", "out" or an index into its output)
+
+BLOOM_SITES: Sites = {
     "attn.in": ("transformer.h.{layer}.self_attention.query_key_value", "in"),
     "attn.qkv": ("transformer.h.{layer}.self_attention.query_key_value", "out"),
     "attn.pattern": ("transformer.h.{layer}.self_attention", 1),
@@ -17,7 +19,7 @@ BLOOM_SITES = {
     "resid": ("transformer.h.{layer}", 0),
     "embed": ("transformer.h.0.input_layernorm", "in"),
 }
-XGLM_SITES = {
+XGLM_SITES: Sites = {
     "attn.in": ("model.layers.{layer}.self_attn_layer_norm", "out"),
     "attn.q": ("model.layers.{layer}.self_attn.q_proj", "out"),
     "attn.k": ("model.layers.{layer}.self_attn.k_proj", "out"),
@@ -33,7 +35,7 @@ XGLM_SITES = {
     "resid": ("model.layers.{layer}", "out"),
     "embed": ("model.layers.0.self_attn_layer_norm", "in"),
 }
-ROBERTA_SITES = {
+ROBERTA_SITES: Sites = {
     "attn.in": ("roberta.encoder.layer.{layer}.attention.self.query", "in"),
     "attn.q": ("roberta.encoder.layer.{layer}.attention.self.query", "out"),
     "attn.k": ("roberta.encoder.layer.{layer}.attention.self.key", "out"),
@@ -49,7 +51,7 @@ ROBERTA_SITES = {
     "resid": ("roberta.encoder.layer.{layer}.output.LayerNorm", "out"),
     "embed": ("roberta.embeddings.LayerNorm", "out"),
 }
-GPT2_SITES = {
+GPT2_SITES: Sites = {
     "attn.in": ("transformer.h.{layer}.attn.c_attn", "in"),
     "attn.qkv": ("transformer.h.{layer}.attn.c_attn", "out"),
     "attn.pattern": ("transformer.h.{layer}.attn", 1),
@@ -63,7 +65,7 @@ GPT2_SITES = {
     "resid": ("transformer.h.{layer}", "out"),
     "embed": ("transformer.h.0.ln_1", "in"),
 }
-NEOX_SITES = {
+NEOX_SITES: Sites = {
     "attn.in": ("gpt_neox.layers.{layer}.attention.query_key_value", "in"),
     "attn.qkv": ("gpt_neox.layers.{layer}.attention.query_key_value", "out"),
     "attn.pattern": ("gpt_neox.layers.{layer}.attention", 1),
@@ -76,7 +78,7 @@ NEOX_SITES = {
     "resid": ("gpt_neox.layers.{layer}", "out"),
     "embed": ("gpt_neox.embed_in", "out"),
 }
-LLAMA_SITES = {
+LLAMA_SITES: Sites = {
     "attn.in": ("model.layers.{layer}.self_attn.q_proj", "in"),
     "attn.q": ("model.layers.{layer}.self_attn.q_proj", "out"),
     "attn.k": ("model.layers.{layer}.self_attn.k_proj", "out"),
@@ -99,14 +101,14 @@ LLAMA_SITES = {
 class Case:
     """One tiny model.
 
-    `sites` says where Hugging Face holds each site: (module, "in" | "out" | index into its output).
+    `sites` says where Hugging Face holds each site.
     """
 
     name: str
     config: str  # class of transformers
     model: str  # class of transformers
     options: dict[str, Any]
-    sites: dict[str, tuple[str, str | int]]
+    sites: Sites
     norm: str  # Hugging Face's final norm, or its last block
 
     def __str__(self) -> str:
@@ -144,7 +146,8 @@ def _roberta(name: str, kind: str = "XLMRoberta", **options: Any) -> Case:
 def _bert(name: str, **options: Any) -> Case:
     small = {"vocab_size": 197, "hidden_size": 30, "num_hidden_layers": 3, "num_attention_heads": 5,
              "intermediate_size": 44, "max_position_embeddings": 522, "layer_norm_eps": 1e-5}  # fmt: skip
-    sites = {site: (module.replace("roberta.", "bert."), place) for site, (module, place) in ROBERTA_SITES.items()}
+    sites: Sites = {
+        site: (module.replace("roberta.", "bert."), place) for site, (module, place) in ROBERTA_SITES.items()}
     return Case(
         name, "BertConfig", "BertForMaskedLM", small | options, sites, "bert.encoder.layer.2.output.LayerNorm")
 
