@@ -22,8 +22,9 @@ from pathlib import Path
 from absl import flags
 
 from experiments import _sources
+from experiments._checkpoints import refuse_present
 from experiments._main import run
-from experiments._sources import NAMED, named, refuse_present
+from experiments._sources import NAMED, named
 from xlingjax.analyses.results import write_tree
 from xlingjax.analyses.steering import SteerSettings, steer
 from xlingjax.analyses.steering.settings import POSITIONS, SWITCHES, VALUES

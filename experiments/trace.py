@@ -17,16 +17,17 @@ import dataclasses
 import sys
 from pathlib import Path
 
-import xarray as xr
 from absl import flags
 
 from experiments import _sources
+from experiments._checkpoints import refuse_present
 from experiments._main import run
-from experiments._sources import NAMED, named, refuse_present
+from experiments._results import read_result
+from experiments._sources import NAMED, named
 from xlingjax import hosts
 from xlingjax.analyses.language_neurons import METHODS
 from xlingjax.analyses.language_probe import ProbeSettings
-from xlingjax.analyses.results import open_result, write_tree
+from xlingjax.analyses.results import write_tree
 from xlingjax.analyses.trace import trace, trace_part
 from xlingjax.analyses.trace.settings import TraceSettings, require_fit
 from xlingjax.analyses.trace.sources import Source, sources
@@ -37,6 +38,8 @@ from xlingjax.corpora.world import TRACED
 from xlingjax.errors import InputError
 from xlingjax.files import write_whole
 from xlingjax.models import Model
+from xlingjax.report.align_page import align_section
+from xlingjax.report.page import Section
 from xlingjax.report.steer_page import steer_section
 from xlingjax.report.trace_page import write_report
 from xlingjax.training.loop import pretrain
@@ -63,6 +66,7 @@ flags.DEFINE_integer("probe_tokens", None, f"tokens a language for the probe; {_
 flags.DEFINE_enum("language_neurons", "none", ["none", *METHODS], "take the neurons of single languages away at each "
                   "checkpoint and measure the damage to every language; none by default, for its time")
 flags.DEFINE_string("steering", None, "result.nc of experiments.steer, shown in the report as well")
+flags.DEFINE_string("alignment", None, "result.nc of experiments.align, shown in the report as well")
 flags.DEFINE_string("mesh", "", "devices along data, fsdp and model, for example data:4,model:2; "
                     "one device by default")
 flags.DEFINE_string("shard", None, "i/n: compute every n-th checkpoint from the i-th on, beside other jobs on "
@@ -158,13 +162,11 @@ def join_hosts() -> None:
         raise InputError("--coordinator needs --mesh, over which the hosts' devices are laid, for example data:8")
 
 
-def read_steering(path: Path) -> xr.DataTree:
-    if not path.is_file():
-        raise InputError(f"--steering={path} is no file; give the result.nc of experiments.steer")
-    tree = open_result(path)
-    if "effects" not in tree.children:
-        raise InputError(f"--steering={path} is no result of experiments.steer; give the result.nc in its --workdir")
-    return tree
+def other_sections() -> list[Section]:
+    """Sections of the page from other experiments' results on the same checkpoints."""
+    shown = {"alignment": ("align", align_section), "steering": ("steer", steer_section)}
+    return [make(read_result(flag, experiment)) for flag, (experiment, make) in shown.items()
+            if FLAGS[flag].value is not None]
 
 
 def say(text: str) -> None:
@@ -184,7 +186,7 @@ def main() -> None:
         batch_tokens=FLAGS.batch_tokens, seed=FLAGS.seed,
         probe=_probe_settings() if FLAGS.probe else None,
         language_neurons="" if FLAGS.language_neurons == "none" else FLAGS.language_neurons)
-    steering = None if FLAGS.steering is None else read_steering(Path(FLAGS.steering))
+    more = other_sections()
     part = read_shard(FLAGS.shard)
     found, corpus, unseen = embedded(workdir, settings) if FLAGS.model is None else published()
     settings = dataclasses.replace(settings, unseen=unseen)
@@ -200,7 +202,7 @@ def main() -> None:
     write_whole(workdir / "summary.csv", summary_table(tree, as_csv=True).encode())
     write_whole(workdir / "summary.md", summary_markdown(tree).encode())
     expertise_table(tree, corpus, workdir / "trace", workdir / "expertise.csv")
-    page = write_report(tree, workdir, [] if steering is None else [steer_section(steering)])
+    page = write_report(tree, workdir, more)
     print(summary_table(tree))
     print(f"report: {page}")
 

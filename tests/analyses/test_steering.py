@@ -291,7 +291,7 @@ class TestRun:
 
     def test_the_same_again_reads_what_is_there_and_another_is_refused(self, run, monkeypatch, tmp_path):
         folder, sources, tree, _ = run
-        from xlingjax.analyses.steering import run as module
+        from xlingjax.analyses import checkpoints as module
 
         monkeypatch.setattr(module, "load_source", lambda *a, **k: pytest.fail("a finished checkpoint was loaded"))
         write_tree(tmp_path / "one.nc", tree)

@@ -51,7 +51,7 @@ def test_reductions_inside_the_layer_loop_are_those_of_the_full_capture(model, f
 
     sites = ("resid", "embed", "attn.qkv", "mlp.act")
     tokens = {site: np.asarray(full.captured[site], np.float64) for site in sites}
-    for how in ("max", "mean", "last", "sum", "argmax", "positive", positions, largest):
+    for how in ("max", "mean", "last", "sum", "argmax", "positive", "position", positions, largest):
         ours = model(TOKENS, MASK, dict.fromkeys(sites, how), where=WHERE).captured
         assert tuple(ours) == sites
         for site in sites:
@@ -64,6 +64,7 @@ def test_reductions_inside_the_layer_loop_are_those_of_the_full_capture(model, f
                     "last": lambda h=h: h[:, -1],
                     "sum": lambda h=h: h.sum(axis=1),
                     "positive": lambda h=h: (h > 0).mean(axis=1),
+                    "position": lambda h=h: np.average(h, axis=1, weights=np.arange(1, h.shape[1] + 1)),
                     "argmax": lambda h=h, seen=seen: seen[h.argmax(axis=1)],
                 }
                 if isinstance(how, str):

@@ -275,6 +275,12 @@ def _positive(h: Float[Array, "B T F"], where: Bool[Array, "B T"]) -> Float[Arra
     return _mean((h > 0).astype(h.dtype), where)
 
 
+def _position(h: Float[Array, "B T F"], where: Bool[Array, "B T"]) -> Float[Array, "B F"]:
+    weight = jnp.where(where, jnp.cumsum(where, axis=1, dtype=jnp.int32), 0).astype(h.dtype)
+    total = jnp.maximum(weight.sum(axis=1), 1)[:, None]
+    return _or_nan((jnp.where(where[..., None], h, 0) * weight[..., None]).sum(axis=1) / total, where)
+
+
 def _last(h: Float[Array, "B T F"], where: Bool[Array, "B T"]) -> Float[Array, "B F"]:
     last = h.shape[1] - 1 - jnp.argmax(where[:, ::-1], axis=1)
     return _or_nan(jnp.take_along_axis(h, last[:, None, None], axis=1)[:, 0], where)
@@ -296,4 +302,5 @@ REDUCTIONS: dict[str, Callable[[Array, Array], Array]] = {
     "sum": _sum,
     "argmax": _argmax,
     "positive": _positive,
+    "position": _position,
 }

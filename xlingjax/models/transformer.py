@@ -241,7 +241,8 @@ def forward(
         tokens: token ids; those under a False mask are never read.
         mask: True at real tokens, wherever they stand in the row.
         capture: a tuple of sites (every token), or site -> reduction: None, `"max"`, `"mean"`,
-            `"last"`, `"sum"`, `"argmax"`, `"positive"` (share of tokens above 0), positions int `[B, P]` or a function
+            `"last"`, `"sum"`, `"argmax"`, `"positive"` (share of tokens above 0), `"position"` (mean
+            weighted by place: 1, 2, ...), positions int `[B, P]` or a function
             `(h [B, T, F], where [B, T]) -> pytree`.
         edits: site -> `Edit`.
         where: tokens that reductions count, by default all real ones; padding never counts.

@@ -51,8 +51,9 @@ def collect(
         model: an `xlingjax.Model`.
         corpus: S sentences, or their tokens.
         sites: by default `model.neuron_sites`.
-        pool: "max", "mean", "last", "sum", "positive" (share of tokens above 0) -> float32, or "argmax" -> int32,
-            the position of the maximum among the tokens of the sentence.
+        pool: "max", "mean", "last", "sum", "positive" (share of tokens above 0), "position" (mean weighted by
+            place, 1, 2, ...) -> float32, or "argmax" -> int32, the position of the maximum among the tokens of the
+            sentence.
         workdir: where blocks are kept as they are finished; None keeps everything in memory.
         where: which tokens count. None: all but special ones. A mapping with some of `special`
             (True counts special tokens), `first` (False leaves out the first real token) and

@@ -21,7 +21,7 @@ from xlingjax.responses import store
 from xlingjax.responses.stepping import Capture
 from xlingjax.sharding import batch_shards
 
-POOLS = ("max", "mean", "last", "sum", "argmax", "positive")
+POOLS = ("max", "mean", "last", "sum", "argmax", "positive", "position")
 BATCH_TOKENS = 8192
 LONGEST = 2048  # tokens of a sentence where the model itself sets no limit
 VERSIONS = ("jax", "jaxlib", "flax", "numpy", "tensorstore")

@@ -1,6 +1,5 @@
 """The experiment: at each checkpoint experts are found, forced beside their controls, and what is written judged."""
 
-import contextlib
 import dataclasses
 import functools
 import json
@@ -11,9 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import xarray as xr
 
-from xlingjax import hosts
+from xlingjax.analyses.checkpoints import checkpoint_coordinates, over_checkpoints
 from xlingjax.analyses.reading import Matrix, longest
-from xlingjax.analyses.results import read_tree, write_tree
 from xlingjax.analyses.steering import effects
 from xlingjax.analyses.steering.conditions import (
     AS_PERPLEXED,
@@ -28,11 +26,10 @@ from xlingjax.analyses.steering.conditions import (
 from xlingjax.analyses.steering.settings import SteerSettings
 from xlingjax.analyses.steering.summary import summarise
 from xlingjax.analyses.steering.switching import switch_on
-from xlingjax.analyses.trace.finished import RESULT, is_finished, record, sign
-from xlingjax.analyses.trace.sources import Source, load_source
+from xlingjax.analyses.trace.sources import Source
 from xlingjax.corpora.corpus import Corpus
 from xlingjax.errors import InputError
-from xlingjax.files import claim, locked
+from xlingjax.files import claim
 from xlingjax.judging.concepts import ConceptJudge, fit_concepts
 from xlingjax.judging.languages import UNDETERMINED, LanguageJudge, LibraryLanguages, confusion, fit_languages
 from xlingjax.kernels.resampling import document_halves, independent_blocks
@@ -103,21 +100,11 @@ def steer(
     judges = Judges(judging, judge, [settings.concept], settings.seed)
     identity = {"corpus": corpus.fingerprint, "settings": dataclasses.asdict(settings), "judge": judge,
                 "tokenizer": str(tokenizer)}
-    found: list[dict[str, xr.Dataset]] = []
     with claim(Path(workdir), identity, "steer") as folder:
-        for number, source in enumerate(sources):
-            load = functools.cache(functools.partial(load_source, source, settings.dtype, tokenizer=tokenizer))
-            home = folder / source.label
-            if not hosts.agreed(is_finished(home, source, tokenizer, load)):
-                signed = sign(source, tokenizer)
-                model = load()
-                with contextlib.ExitStack() as held:
-                    held.enter_context(locked(home))
-                    made = checkpoint(model, finding, judges, settings, home)
-                    write_tree(home / RESULT, made)
-                    record(home, source, signed, model)
-            found.append(read_tree(home / RESULT))
-            say(f"{number + 1}/{len(sources)} {source.label}: {line(found[-1]['effects'], settings)}")
+        found = over_checkpoints(
+            sources, folder, lambda model, home: checkpoint(model, finding, judges, settings, home), settings.dtype,
+            tokenizer, lambda number, source, made: say(
+                f"{number + 1}/{len(sources)} {source.label}: {line(made['effects'], settings)}"))
     return _join(found, sources, corpus, settings, judge)
 
 
@@ -249,8 +236,6 @@ def _join(
     found: Sequence[Mapping[str, xr.Dataset]], sources: Sequence[Source], corpus: Corpus, settings: SteerSettings,
     judge: str,
 ) -> xr.DataTree:
-    labels = [source.label for source in sources]
-    steps = [np.nan if source.step is None else source.step for source in sources]
     conditions = list(dict.fromkeys(str(name) for one in found for name in one["effects"]["condition"].values))
     joined = {}
     for name in ("effects", "experts", "samples", *(("switched",) if "switched" in found[0] else ())):
@@ -260,7 +245,7 @@ def _join(
         joined[name] = xr.concat(
             parts, "checkpoint", join="outer", combine_attrs="override", coords="minimal", compat="override",
             data_vars="all", fill_value=_missing(parts[0])).assign_coords(
-            checkpoint=labels, step=("checkpoint", steps))
+            checkpoint_coordinates(sources))
     joined["judges"] = found[-1]["judges"]
     tree = xr.DataTree.from_dict(joined)
     tree.attrs = {"model": sources[0].name, "corpus": corpus.name, "corpus_fingerprint": corpus.fingerprint,

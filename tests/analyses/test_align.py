@@ -1,0 +1,159 @@
+"""Alignment of a model: planted translations are found, shuffled ones are not, and the page says so."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import scipy.stats
+import tiny_trace
+import xarray as xr
+
+from xlingjax.analyses.alignment import PAIRED, AlignSettings, align, alignment_at, chosen_rows, sentence_states
+from xlingjax.analyses.results import write_tree
+from xlingjax.corpora import mini_world, parallel_rows, read_parallel
+from xlingjax.errors import InputError
+from xlingjax.report.align_figures import agreement, clustered
+from xlingjax.report.align_page import align_summary, write_align_report
+
+SETTINGS = AlignSettings(sentences=60, shuffles=3, batch_tokens=2048, unseen=("rus",))
+
+
+def corpus(sentences: int = 80):
+    return mini_world(sentences=sentences, languages=tiny_trace.LANGUAGES)
+
+
+class TestParallel:
+    def test_columns_are_translations(self):
+        found = corpus()
+        rows = parallel_rows(found)
+        assert rows.shape == (3, 80) and (np.diff(rows[0]) > 0).all()
+        assert (found.parallel[rows] == found.parallel[rows[0]]).all()
+        part = found.rows(np.delete(np.arange(len(found)), rows[1, 5]))
+        assert parallel_rows(part).shape == (3, 79)
+
+    def test_too_few_are_named(self):
+        found = corpus()
+        blank = found.parallel.copy()
+        blank[found.languages == "spa"] = ""
+        with pytest.raises(InputError, match="0 sentences in all languages.*spa 0"):
+            parallel_rows(dataclasses.replace(found, parallel=blank))
+        with pytest.raises(InputError, match="alignment needs two"):
+            parallel_rows(found.language("eng"))
+        with pytest.raises(InputError, match="40 sentences in all languages, and 50 are needed"):
+            chosen_rows(corpus(40), SETTINGS)
+
+    def test_a_table_of_ids(self, tmp_path):
+        path = tmp_path / "pairs.tsv"
+        path.write_text("id\tlang\ttext\n1\teng\tdog\n1\tspa\tperro\n2\teng\tcat\n", encoding="utf-8")
+        found = read_parallel(path)
+        assert found.texts == ("dog", "cat", "perro") and found.parallel.tolist() == ["1", "2", "1"]
+        assert parallel_rows(found, least=1).tolist() == [[0], [2]]
+        with pytest.raises(InputError, match="language 'deu' is not in"):
+            read_parallel(path, ["deu"])
+        path.write_text("lang\ttext\neng\tdog\n", encoding="utf-8")
+        with pytest.raises(InputError, match="no column 'id'"):
+            read_parallel(path)
+
+    def test_whole_documents_are_drawn(self):
+        found = corpus(160)
+        rows = chosen_rows(found, SETTINGS)
+        assert rows.shape == (3, 60)
+        _, counts = np.unique(found.documents[rows[0]], return_counts=True)
+        assert (counts == 4).all()
+        np.testing.assert_array_equal(rows, chosen_rows(found, SETTINGS))
+
+
+def test_states_are_the_models_own() -> None:
+    """Mean weighted by position of a full forward pass, sentence by sentence."""
+    model, found = tiny_trace.model(), corpus()
+    rows = chosen_rows(found, SETTINGS)
+    states = sentence_states(model, found, rows, SETTINGS)
+    assert states.shape == (1 + model.config.layers, 3, 60, model.config.width)
+    for g, i in ((0, 0), (2, 41)):
+        tokens, mask = model.encode([found.texts[rows[g, i]]])
+        real = mask[0] & ~np.isin(tokens[0], model.tokenizer.all_special_ids)
+        out = model(tokens, mask, capture=("embed", "resid"))
+        every = np.concatenate([np.asarray(out.captured[site]) for site in ("embed", "resid")])[:, 0, real]
+        wanted = np.average(every, axis=1, weights=np.arange(1, real.sum() + 1))
+        np.testing.assert_allclose(states[:, g, i], wanted, atol=1e-5)
+
+
+def test_planted_translations_are_found(monkeypatch) -> None:
+    """Two languages whose sentences are alike from layer 1 on, and a third that has nothing to do with them."""
+    from xlingjax.analyses import alignment as module
+
+    rng = np.random.default_rng(0)
+    states = rng.standard_normal((3, 3, 60, 16)).astype(np.float32)
+    states[1:, 1] = states[1:, 0] + 0.3 * rng.standard_normal((2, 60, 16))
+    monkeypatch.setattr(module, "sentence_states", lambda *a, **k: states)
+    found = alignment_at(tiny_trace.model(), corpus(), chosen_rows(corpus(), SETTINGS), SETTINGS)
+    pair = lambda name, layer, other: float(found[name].sel(layer=layer, language="eng", language_b=other))
+    for name in PAIRED:
+        null = found[f"{name}_shuffled"].sel(layer=1, language="eng", language_b="spa")
+        assert pair(name, 1, "spa") > float(null.max()), name
+        assert pair(name, 1, "spa") > pair(name, 1, "rus") + 0.05, name
+    assert pair("mexa", 0, "spa") < 0.15 and pair("mexa", 1, "spa") > 0.9
+    broken = states.copy()
+    broken[2, 0, 0, 0] = np.nan
+    monkeypatch.setattr(module, "sentence_states", lambda *a, **k: broken)
+    found = alignment_at(tiny_trace.model(), corpus(), chosen_rows(corpus(), SETTINGS), SETTINGS)
+    assert np.isnan(found["mexa"].sel(layer=2)).all() and pair("mexa", 1, "spa") > 0.9
+
+
+def test_agreement_is_spearmans(run) -> None:
+    found = run[2]["alignment"].to_dataset(inherit=False)
+    values, names = agreement(found)
+    first, second = np.triu_indices(3, 1)
+    over = lambda name, layer: (found[name] - found[f"{name}_shuffled"].mean("shuffle")).isel(
+        checkpoint=-1, layer=layer).transpose("language", "language_b").values
+    both = lambda name, layer: ((over(name, layer) + over(name, layer).T) / 2)[first, second]
+    wanted = [scipy.stats.spearmanr(both("cka", layer), both("anc", layer))[0] for layer in range(3)]
+    assert values[names.index("CKA"), names.index("ANC")] == pytest.approx(np.mean(wanted), abs=1e-6)
+    shared = xr.DataArray(np.ones((3, 3)), dims=("language", "language_b"), coords={
+        "language": list(tiny_trace.LANGUAGES), "language_b": list(tiny_trace.LANGUAGES)})
+    more, names = agreement(found, shared)
+    assert names[-1] == "expert overlap" and np.isnan(more[-1, 0]), "what never varies agrees with nothing"
+
+
+def test_similar_languages_are_neighbours() -> None:
+    near = np.array([[1, 0.1, 0.9, 0.1], [0.1, 1, 0.1, 0.8], [0.9, 0.1, 1, 0.1], [0.1, 0.8, 0.1, 1]])
+    order = clustered(near).tolist()
+    assert abs(order.index(0) - order.index(2)) == 1 and abs(order.index(1) - order.index(3)) == 1
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("align")
+    sources = tiny_trace.checkpoints(folder / "model", {"step0": tiny_trace.model(), "step8": tiny_trace.model(1)})
+    said: list[str] = []
+    return folder, sources, align(sources, corpus(), SETTINGS, folder / "align", say=said.append), said
+
+
+def test_the_same_again_reads_what_is_there(run, monkeypatch, tmp_path) -> None:
+    folder, sources, tree, said = run
+    from xlingjax.analyses import checkpoints as module
+
+    assert len(said) == 2 and "mexa" in said[0]
+    monkeypatch.setattr(module, "load_source", lambda *a, **k: pytest.fail("a finished checkpoint was loaded"))
+    write_tree(tmp_path / "one.nc", tree)
+    write_tree(tmp_path / "two.nc", align(sources, corpus(), SETTINGS, folder / "align"))
+    assert (tmp_path / "one.nc").read_bytes() == (tmp_path / "two.nc").read_bytes()
+    with pytest.raises(InputError, match=r"settings\.pool was 'position' and is 'last'"):
+        align(sources, corpus(), dataclasses.replace(SETTINGS, pool="last"), folder / "align")
+
+
+def test_the_page_stands_alone(run, tmp_path) -> None:
+    page = write_align_report(run[2], tmp_path).read_text(encoding="utf-8")
+    assert "http" not in page.replace("http-equiv", "") and "Do the measures agree?" in page
+    assert (tmp_path / "align_agreement.png").exists() and (tmp_path / "align_training.png").exists()
+    text = " ".join(align_summary(run[2]))
+    assert "training did not see" in text and "One pre-training run" in text
+
+
+@pytest.mark.parametrize(("settings", "said"), [
+    ({"pool": "max"}, "pool 'max' is unknown"), ({"sentences": 10}, "sentences is 10"),
+    ({"shuffles": 1}, "shuffles is 1"),
+    ({"unseen": ("deu",)}, "'deu'")])  # fmt: skip
+def test_settings_that_cannot_be(settings, said) -> None:
+    with pytest.raises(InputError, match=said):
+        chosen_rows(corpus(), dataclasses.replace(SETTINGS, **settings))

@@ -1,0 +1,57 @@
+"""One experiment at every checkpoint: each one computed once, kept, and read back."""
+
+import contextlib
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from xlingjax import hosts
+from xlingjax.analyses.results import read_tree, write_tree
+from xlingjax.analyses.trace.finished import RESULT, is_finished, record, sign
+from xlingjax.analyses.trace.sources import Source, load_source
+from xlingjax.files import locked
+from xlingjax.models import Model
+
+Datasets = dict[str, xr.Dataset]
+
+
+def over_checkpoints(
+    sources: Sequence[Source], folder: Path, make: Callable[[Model, Path], Mapping[str, xr.Dataset]], dtype: str,
+    tokenizer: Any = None, say: Callable[[int, Source, Datasets], None] | None = None,
+) -> list[Datasets]:
+    """What `make` says of each checkpoint; killed and called again, it goes on with the one it was at.
+
+    One checkpoint is freed before the next is loaded; one that is finished is not loaded.
+
+    Args:
+        folder: held by the caller (`files.claim`); each checkpoint has a folder in it.
+        make: from the model and its folder to datasets by name.
+        dtype: of the forward pass.
+        tokenizer: folder or repository of the tokenizer, where the checkpoints bring none.
+        say: told of each one as it is known.
+    """
+    found = []
+    for number, source in enumerate(sources):
+        load = functools.cache(functools.partial(load_source, source, dtype, tokenizer=tokenizer))
+        home = folder / source.label
+        if not hosts.agreed(is_finished(home, source, tokenizer, load)):
+            signed = sign(source, tokenizer)
+            model = load()
+            with contextlib.ExitStack() as held:
+                held.enter_context(locked(home))
+                write_tree(home / RESULT, make(model, home))
+                record(home, source, signed, model)
+        found.append(read_tree(home / RESULT))  # also what was just made, so that a resumed run cannot differ
+        if say is not None:
+            say(number, source, found[-1])
+    return found
+
+
+def checkpoint_coordinates(sources: Sequence[Source]) -> dict[str, Any]:
+    """Coordinates of datasets joined along `checkpoint`: labels, and steps where they are known."""
+    return {"checkpoint": [source.label for source in sources],
+            "step": ("checkpoint", [np.nan if source.step is None else source.step for source in sources])}
