@@ -24,7 +24,7 @@ from xlingjax.analyses.steering.conditions import (
     edits_of,
     scaled,
 )  # fmt: skip
-from xlingjax.analyses.steering.run import Judges
+from xlingjax.analyses.steering.run import Judges, require_fit
 from xlingjax.analyses.steering.summary import summarise
 from xlingjax.corpora import Corpus, mini_world
 from xlingjax.errors import InputError
@@ -113,7 +113,6 @@ class TestConditions:
 
     @pytest.mark.parametrize(("settings", "said"), [
         ({"source_language": "fra"}, "language 'fra'"), ({"concept": "Mood=Ind"}, "concept 'Mood=Ind'"),
-        ({"k": 81}, "k is 81, but there are 80 neurons"), ({"ks": (5, 100)}, "k is 100, but"),
         ({"other_language": "xxx"}, "language 'xxx'")])  # fmt: skip
     def test_what_cannot_be_chosen_is_named(self, settings, said):
         responses, found = planted()
@@ -130,7 +129,8 @@ class TestConditions:
             choose(responses, INDEX, dataclasses.replace(found, labels=labels), SETTINGS)
 
     @pytest.mark.parametrize(("settings", "said"), [
-        ({"switch": "all"}, "switch 'all'"), ({"temperature": 0.0}, "6 seeds change nothing"),
+        ({"switch": "all"}, "switch 'all'"), ({"top_p": 0.0}, "top_p 0"), ({"temperature": -1.0}, "temperature is -1"),
+        ({"temperature": 0.0}, "6 seeds change nothing"),
         ({"value": "mode"}, "value 'mode' is unknown"), ({"positions": "all"}, "positions 'all'"),
         ({"seeds": 1}, "seeds is 1"), ({"ks": ()}, "ks are"), ({"other_language": "spa"}, "is the source"),
         ({"other_concept": "Number=Plur"}, "itself")])  # fmt: skip
@@ -186,6 +186,20 @@ def test_a_planted_neuron_answers_in_its_language_and_others_do_not(russian) -> 
     np.testing.assert_allclose(summary["share"].sum("verdict"), 1)
     assert (summary["d_share"].sel(condition=UNFORCED) == 0).all()
     assert float(summary["d_nats"].sel(condition=EXPERTS)) > float(summary["d_nats"].sel(condition=RANDOM))
+
+
+def test_what_a_model_cannot_meet_is_said_before_anything_is_made() -> None:
+    sound = tiny_trace.model()
+    prompts = dataclasses.replace(SETTINGS, prompts=("the dog sees the cat",))
+    short = dataclasses.replace(sound, config=dataclasses.replace(sound.config, max_length=10))
+    for model, settings, said in (
+            (sound, dataclasses.replace(SETTINGS, k=10_000), "k is 10000, but"),
+            (short, prompts, "exceed the 10 positions"),
+            (sound, dataclasses.replace(SETTINGS, ks=(5, 20_000)), "k is 20000, but"),
+            (sound, dataclasses.replace(SETTINGS, sites=("mlp.upp",)), "'mlp.upp'")):  # fmt: skip
+        with pytest.raises(InputError, match=said):
+            require_fit(model, settings)
+    require_fit(sound, prompts)
 
 
 def test_texts_as_perplexed(russian) -> None:

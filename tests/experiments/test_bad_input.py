@@ -1,4 +1,4 @@
-"""What a trace is given wrongly is said in one sentence, with exit code 1, and nothing is lost."""
+"""What an experiment is given wrongly is said in one sentence, with exit code 1, and nothing is lost."""
 
 import dataclasses
 import errno
@@ -13,6 +13,7 @@ import pytest
 import tiny_trace
 
 from xlingjax.analyses.results import write_tree
+from xlingjax.corpora import mini_world
 from xlingjax.corpora.concepts import write_concepts
 from xlingjax.errors import InputError
 from xlingjax.files import claim, write_whole
@@ -22,9 +23,9 @@ ROOT = Path(__file__).parents[2]
 EACH = """
 import contextlib, io, json, sys
 from absl.testing import flagsaver
-from experiments.trace import main, run
+from experiments.NAME import main, run
 for flags in json.loads(sys.argv[1]):
-    said, sys.argv[:] = io.StringIO(), ["trace", *flags]
+    said, sys.argv[:] = io.StringIO(), ["NAME", *flags]
     with flagsaver.flagsaver(), contextlib.redirect_stderr(said):
         try:
             run(main)
@@ -68,8 +69,15 @@ def given(tmp_path_factory) -> Path:
                 }
             )
         )
+    many = mini_world(sentences=160, languages=tiny_trace.LANGUAGES).with_concepts(["Number=Plur", "Tense=Past"])
+    write_concepts(many, folder / "many")
+    rows = [f"{i}\t{g}\t{text}" for i, g, text in zip(corpus.parallel, corpus.languages, corpus.texts)]
+    more = [f"{i}\t{g}\t{text}" for i, g, text in zip(many.parallel, many.languages, many.texts)]
+    for name, kept in (("few", rows), ("one", [row for row in rows if "\teng\t" in row]), ("many", more)):
+        (folder / f"{name}.tsv").write_text("\n".join(["id\tlang\ttext", *kept]) + "\n", encoding="utf-8")
     (folder / "nothing").mkdir()
     (folder / "file").write_text("a file")
+    (folder / "empty.txt").write_text("\n")
     other = folder / "other" / "trace"
     with claim(other, {"corpus": "of another trace", "settings": {}}, "trace"):
         (other / "step1").mkdir()
@@ -146,14 +154,44 @@ WRONG = [
 ]
 
 
-def test_what_is_wrong_is_said_in_one_sentence(given, tmp_path):
+CHECKPOINTS = ["--model={}/model", "--revisions=step1,step2", "--batch_tokens=2048"]
+STEER = [*CHECKPOINTS, "--concepts={}/many", "--concept=Number=Plur"]
+ALIGN = [*CHECKPOINTS, "--parallel={}/many.tsv"]
+WRONG_ELSEWHERE = {
+    "steer": [
+        (["--value=mode"], "value"), (["--concepts=somewhere"], "--concepts needs --model"),
+        (CHECKPOINTS, "--model needs --concepts"), ([*STEER, "--concept=nothing"], "'nothing'"),
+        ([*STEER, "--source_language=xxx"], "'xxx'"), ([*STEER, "--other_language=spa"], "is the source"),
+        ([*STEER, "--other_concept=Number=Plur"], "is the concept itself"), ([*STEER, "--k=100000"], "k is 100000"),
+        ([*STEER, "--ks=1,x"], "--ks has 'x'"), ([*STEER, "--ks=0"], "ks are (0,)"),
+        ([*STEER, "--prompts={}/absent"], "is no file"), ([*STEER, "--prompts={}/empty.txt"], "holds no prompt"),
+        ([*STEER, "--seeds=1"], "give two rows or more"), ([*STEER, "--temperature=0"], "100 seeds change nothing"),
+        ([*STEER, "--max_new_tokens=0"], "max_new_tokens is 0"), ([*STEER, "--sites=mlp.upp"], "site 'mlp.upp'"),
+        ([*STEER, "--languages=spa"], "needs two"), ([*STEER, "--concepts={}/no positives", "--concept=dog"], "'dog'"),
+        ([*STEER, "--judge=library", "--languages=eng,spa", "--temperature=-1"], "temperature is -1"),
+        ([*STEER, "--model={}/mute", "--revisions=step1"], "brings no tokenizer")],
+    "align": [
+        (["--pool=max"], "pool"), (["--parallel=somewhere"], "--parallel needs --model"),
+        (CHECKPOINTS, "--model needs --parallel"), ([*ALIGN, "--parallel={}/absent"], "does not exist"),
+        ([*ALIGN, "--parallel={}/few.tsv"], "has 48 sentences in all languages, and 50 are needed"),
+        ([*ALIGN, "--parallel={}/one.tsv"], "alignment needs two"), ([*ALIGN, "--parallel={}/file"], "no column 'id'"),
+        ([*ALIGN, "--languages=eng,xxx"], "'xxx'"), ([*ALIGN, "--unseen=xxx"], "'xxx'"),
+        ([*ALIGN, "--sentences=10"], "sentences is 10"), ([*ALIGN, "--trace={}/absent.nc"], "is no file"),
+        ([*ALIGN, "--revisions=step1,step7"], "has no checkpoint 'step7'")],
+}  # fmt: skip
+BY_ABSL = (["--stepz=3"], ["--pool=sum"], ["--value=mode"], ["--pool=max"])
+
+
+@pytest.mark.parametrize("experiment", ["trace", *WRONG_ELSEWHERE])
+def test_what_is_wrong_is_said_in_one_sentence(given, tmp_path, experiment):
     """One process for all cases: it imports JAX once. Attempts share a workdir, as users' do."""
-    cases = [
+    cases = WRONG if experiment == "trace" else WRONG_ELSEWHERE[experiment]
+    made = [
         [f"--workdir={tmp_path / 'run'}", *(flag.replace("{}", str(given)) for flag in flags)]
-        for flags, _ in WRONG
+        for flags, _ in cases
     ]
     done = subprocess.run(
-        [sys.executable, "-c", EACH, json.dumps(cases)],
+        [sys.executable, "-c", EACH.replace("NAME", experiment), json.dumps(made)],
         cwd=ROOT,
         text=True,
         capture_output=True,
@@ -161,14 +199,13 @@ def test_what_is_wrong_is_said_in_one_sentence(given, tmp_path):
     )
     answers = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("[")]
     wrong = []
-    for (status, said), (flags, expected) in zip(answers, WRONG):
-        by_absl = flags in (["--stepz=3"], ["--pool=sum"])
+    for (status, said), (flags, expected) in zip(answers, cases):
         told = [line for line in said.splitlines() if line.startswith("error: ")]
-        if status != 1 or expected not in said or "Traceback" in said or len(told) != (not by_absl):
+        if status != 1 or expected not in said or "Traceback" in said or len(told) != (flags not in BY_ABSL):
             wrong.append((flags, expected, status, said[-500:]))
-    assert not wrong and len(answers) == len(WRONG), (wrong, done.stderr[-2000:])
-    left = [path.name for path in (tmp_path / "run" / "trace").rglob("*")]
-    assert set(left) <= {"lock"}, "a refused attempt leaves the workdir free for the right one"
+    assert not wrong and len(answers) == len(cases), (wrong, done.stderr[-2000:])
+    left = [path for path in (tmp_path / "run" / experiment).rglob("*") if path.is_file()]
+    assert {path.name for path in left} <= {"lock"}, "a refused attempt leaves the workdir free for the right one"
     assert (given / "other" / "trace" / "step1").is_dir()
     assert not (tmp_path / "run" / "pretrain").exists(), "refused before any pre-training"
 

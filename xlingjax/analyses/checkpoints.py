@@ -11,10 +11,11 @@ import xarray as xr
 
 from xlingjax import hosts
 from xlingjax.analyses.results import read_tree, write_tree
-from xlingjax.analyses.trace.finished import RESULT, is_finished, record, sign
+from xlingjax.analyses.trace.finished import RESULT, is_finished, record, recorded, sign
 from xlingjax.analyses.trace.sources import Source, load_source
 from xlingjax.files import locked
 from xlingjax.models import Model
+from xlingjax.models.hub import require_revisions
 
 Datasets = dict[str, xr.Dataset]
 
@@ -22,6 +23,7 @@ Datasets = dict[str, xr.Dataset]
 def over_checkpoints(
     sources: Sequence[Source], folder: Path, make: Callable[[Model, Path], Mapping[str, xr.Dataset]], dtype: str,
     tokenizer: Any = None, say: Callable[[int, Source, Datasets], None] | None = None,
+    require: Callable[[Model], None] | None = None,
 ) -> list[Datasets]:
     """What `make` says of each checkpoint; killed and called again, it goes on with the one it was at.
 
@@ -33,7 +35,11 @@ def over_checkpoints(
         dtype: of the forward pass.
         tokenizer: folder or repository of the tokenizer, where the checkpoints bring none.
         say: told of each one as it is known.
+        require: raises where a model does not fit, before anything is made in `folder`.
     """
+    for name in {source.name for source in sources}:
+        require_revisions(name, [(one.revision, one.subfolder) for one in sources
+                                 if one.name == name and recorded(folder / one.label) is None])
     found = []
     for number, source in enumerate(sources):
         load = functools.cache(functools.partial(load_source, source, dtype, tokenizer=tokenizer))
@@ -41,6 +47,8 @@ def over_checkpoints(
         if not hosts.agreed(is_finished(home, source, tokenizer, load)):
             signed = sign(source, tokenizer)
             model = load()
+            if require is not None:
+                require(model)
             with contextlib.ExitStack() as held:
                 held.enter_context(locked(home))
                 write_tree(home / RESULT, make(model, home))

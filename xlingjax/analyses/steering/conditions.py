@@ -66,21 +66,12 @@ def choose(
         corpus: labelled sentences, none of which a judge has seen.
 
     Raises:
-        InputError: no such language or concept, k beyond the neurons, or nothing that can be an expert.
+        InputError: of `require_concepts`, or nothing can be an expert.
     """
-    for name in (settings.source_language, *([settings.other_language] if settings.other_language else [])):
-        corpus.language(name)
-    corpus.with_concepts([settings.concept, *([settings.other_concept] if settings.other_concept else [])])
-    others = [name for name in corpus.language_names if name != settings.source_language]
-    if not others:
-        raise InputError(f"corpus {corpus.name!r} has one language; which language answers needs two")
+    other_language, other_concept = require_concepts(corpus, settings)
     total = neurons.total
     k = default_k(total) if settings.k is None else settings.k
     doses = [size for size in settings.ks or DOSES if settings.ks or size <= total // 2]
-    if max(k, *doses) > total:
-        raise InputError(f"k is {max(k, *doses)}, but there are {total:,} neurons; choose a smaller one")
-    other_language = settings.other_language or others[0]
-    other_concept = settings.other_concept or _other_concept(corpus, settings.concept)
     widest = max(k, *doses)
     rank = lambda language, concept, seed: _ranked(responses, corpus, language, concept, widest, settings.seed + seed)
     own, ap = rank(settings.source_language, settings.concept, 0)
@@ -113,6 +104,32 @@ def choose(
                   ap[:k], k, other_language, other_concept, names)
 
 
+def require_concepts(corpus: Corpus, settings: SteerSettings) -> tuple[str, str]:
+    """The other language and the other concept, "" without any, of the controls.
+
+    Raises:
+        InputError: a language or concept is not in the corpus, or a concept has no positive or no negative sentence in
+            the language whose experts are wanted.
+    """
+    for name in (settings.source_language, *([settings.other_language] if settings.other_language else [])):
+        corpus.language(name)
+    corpus.with_concepts([settings.concept, *([settings.other_concept] if settings.other_concept else [])])
+    others = [name for name in corpus.language_names if name != settings.source_language]
+    if not others:
+        raise InputError(f"corpus {corpus.name!r} has one language; which language answers needs two")
+    other_language = settings.other_language or others[0]
+    other_concept = settings.other_concept or _other_concept(corpus, settings.concept)
+    wanted = [(settings.source_language, settings.concept), (other_language, settings.concept)]
+    for language, concept in wanted + ([(settings.source_language, other_concept)] if other_concept else []):
+        labels = corpus.labels[corpus.languages == language, corpus.concepts.index(concept)]
+        for value, what in ((1, "positive"), (0, "negative")):
+            if not (labels == value).any():
+                raise InputError(
+                    f"concept {concept!r} has no {what} sentence in {language} among the documents that find experts; "
+                    "give more sentences")
+    return other_language, other_concept
+
+
 def _other_concept(corpus: Corpus, concept: str) -> str:
     """Another concept, of the same group if there is one; "" without any."""
     group = corpus.groups[corpus.concepts.index(concept)]
@@ -127,10 +144,6 @@ def _ranked(
     column = corpus.labels[:, corpus.concepts.index(concept)]
     rows = np.flatnonzero((corpus.languages == language) & (column >= 0))
     positive = column[rows] == 1
-    if not positive.any() or positive.all():
-        raise InputError(
-            f"concept {concept!r} has no {'negative' if positive.any() else 'positive'} sentence in {language} among "
-            "the documents that find experts; give more sentences")
     block = read(responses, rows, slice(None))
     ap = np.array(average_precision(block, positive[:, None]))[0]
     ap[(block == block[0]).all(0)] = np.nan  # a neuron that never varies detects nothing

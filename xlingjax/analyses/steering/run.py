@@ -21,6 +21,7 @@ from xlingjax.analyses.steering.conditions import (
     Chosen,
     Condition,
     choose,
+    require_concepts,
     sizes,
 )
 from xlingjax.analyses.steering.settings import SteerSettings
@@ -36,6 +37,7 @@ from xlingjax.kernels.resampling import document_halves, independent_blocks
 from xlingjax.models import Model
 from xlingjax.progress import progress
 from xlingjax.responses.collecting import collect
+from xlingjax.responses.jobs import read_sites
 
 Say = Callable[[str], None]
 JUDGES = ("ngrams", "library")
@@ -97,6 +99,7 @@ def steer(
     blocks = independent_blocks(corpus.documents, corpus.parallel)
     half = document_halves(blocks, corpus.languages, settings.seed)
     finding, judging = corpus.rows(half == 0), corpus.rows(half == 1)
+    require_concepts(finding, settings)
     judges = Judges(judging, judge, [settings.concept], settings.seed)
     identity = {"corpus": corpus.fingerprint, "settings": dataclasses.asdict(settings), "judge": judge,
                 "tokenizer": str(tokenizer)}
@@ -104,8 +107,23 @@ def steer(
         found = over_checkpoints(
             sources, folder, lambda model, home: checkpoint(model, finding, judges, settings, home), settings.dtype,
             tokenizer, lambda number, source, made: say(
-                f"{number + 1}/{len(sources)} {source.label}: {line(made['effects'], settings)}"))
+                f"{number + 1}/{len(sources)} {source.label}: {line(made['effects'], settings)}"),
+            lambda model: require_fit(model, settings))
     return _join(found, sources, corpus, settings, judge)
+
+
+def require_fit(model: Model, settings: SteerSettings) -> None:
+    """`InputError` for settings that a model cannot meet: sites, neurons, prompts."""
+    sites = model.neuron_sites if settings.sites is None else read_sites(model, settings.sites)
+    total, wanted = model.neurons(sites).total, max(settings.k or 0, *(settings.ks or (0,)))
+    if wanted > total:
+        raise InputError(f"k is {wanted}, but {model.name} has {total:,} neurons at {', '.join(sites)}; choose a "
+                         "smaller one or more sites")
+    longest, limit = effects.read_prompts(model, settings).tokens.shape[1], model.config.max_length
+    if limit and longest + settings.max_new_tokens > limit:
+        raise InputError(
+            f"a prompt of {longest} tokens and max_new_tokens {settings.max_new_tokens} exceed the {limit} positions "
+            f"of {model.name}; shorten the prompt or lower max_new_tokens")
 
 
 def checkpoint(

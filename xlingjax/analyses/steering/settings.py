@@ -66,6 +66,9 @@ class SteerSettings:
                 raise InputError(f"{name} {getattr(self, name)!r} is unknown; choose among {', '.join(choices)}")
         least = {"k": 1, "seeds": 1, "max_new_tokens": 1, "batch_rows": 1, "batch_tokens": 1, "draws": 1, "seed": 0}
         require_least(self, least)
+        if not (self.temperature >= 0 and 0 < self.top_p <= 1 and self.top_k >= 0):
+            raise InputError(f"temperature is {self.temperature:g}, top_p {self.top_p:g} and top_k {self.top_k}; give "
+                             "at least 0, a share above 0 and at most 1, and at least 0")
         if self.rows < 2:
             raise InputError("seeds is 1, and no differing prompts; give two rows or more to compare")
         if self.temperature == 0 and self.seeds > 1:
