@@ -25,7 +25,7 @@ from xlingjax.analyses.trace import ladder
 from xlingjax.analyses.trace.claims import CLASSES, claims, pair_classes
 from xlingjax.analyses.trace.finished import FORMAT, RESULT, is_finished, record, recorded, sign
 from xlingjax.analyses.trace.settings import TraceSettings, require_fit
-from xlingjax.analyses.trace.sources import SERIES, Source, load_source
+from xlingjax.analyses.trace.sources import Source, load_source
 from xlingjax.analyses.trace.usable import shuffled, usable
 from xlingjax.corpora.corpus import Corpus
 from xlingjax.corpora.scripts import main_script
@@ -36,6 +36,7 @@ from xlingjax.kernels.traces import persistence
 from xlingjax.models import Model
 from xlingjax.models.hub import require_revisions
 from xlingjax.models.placing import init_sharded
+from xlingjax.models.series import series_of
 from xlingjax.responses.collecting import collect
 from xlingjax.responses.planning import Plan, plan
 from xlingjax.responses.responses import Responses
@@ -343,7 +344,8 @@ class _Trace:
 
 def _judged(health_of: xr.Dataset, source: Source, earlier: dict[str, str]) -> xr.Dataset:
     """Health with the verdict among the checkpoints before, to whose weights these are added."""
-    known = SERIES[source.name].defects if source.name in SERIES else {}
+    series = series_of(source.name)
+    known = series.defects if series else {}
     weights = str(health_of["fingerprint"].item())
     status = health.verdict(
         str(health_of["faults"].item()), weights, earlier, known.get(source.label, ""))

@@ -9,6 +9,7 @@ from typing import Any
 
 from xlingjax.errors import InputError
 from xlingjax.models import Model, load_model
+from xlingjax.models.series import tokens_seen
 from xlingjax.models.weights.files import is_inside
 
 
@@ -31,35 +32,6 @@ class Source:
     label: str
     step: int | None
     tokens: int | None
-
-
-@dataclasses.dataclass(frozen=True)
-class Series:
-    """What is published about a family of training checkpoints.
-
-    BLOOM: sequences of 2,048 tokens in global batches of 256 (560m, 1b1) or 512 (1b7, 7b1), Le Scao
-    et al. 2022, table 3; defects as users of these checkpoints reported them.
-
-    Attributes:
-        tokens_per_step: tokens of one optimiser step.
-        defects: revision -> what is wrong with that upload.
-    """
-
-    tokens_per_step: float
-    defects: dict[str, str]
-
-
-SERIES = {
-    "bigscience/bloom-560m-intermediate": Series(0.524e6, {
-        "global_step500000": "published with the weights of global_step10000",
-        "global_step600000": "published broken: English perplexity about 320,000"}),
-    "bigscience/bloom-1b1-intermediate": Series(0.524e6, {}),
-    "bigscience/bloom-1b7-intermediate": Series(1.049e6, {
-        "global_step1000": "published with the weights of global_step10000",
-        "global_step250000": "published with the weights of global_step300000"}),
-    "bigscience/bloom-7b1-intermediate": Series(1.049e6, {
-        "global_step100000": "published with the weights of global_step200000"}),
-}
 
 
 def load_source(source: Source, dtype: str, mesh: Any = None, tokenizer: Any = None) -> Model:
@@ -101,7 +73,7 @@ def sources(model: str, revisions: Sequence[str] = (), subfolders: Sequence[str]
         revisions: tags or branches, or sub-folders of a folder; `{step}` templates are expanded by
             the caller with `expand`.
         subfolders: folders of one revision; then at most one revision.
-        tokens_per_step: overrides what `SERIES` knows.
+        tokens_per_step: overrides what is published (`models.series`).
 
     Raises:
         InputError: both lists have several entries, a checkpoint is named twice, or by a name that
@@ -113,7 +85,6 @@ def sources(model: str, revisions: Sequence[str] = (), subfolders: Sequence[str]
             "either revisions or subfolders of one revision")
     if tokens_per_step is not None and not 0 < tokens_per_step < math.inf:
         raise InputError(f"tokens_per_step is {tokens_per_step:g}; give a number above 0")
-    per_step = tokens_per_step or (SERIES[model].tokens_per_step if model in SERIES else None)
     named: list[tuple[str | None, str | None]]
     if subfolders:
         named = [(revisions[0] if revisions else None, subfolder) for subfolder in subfolders]
@@ -130,8 +101,7 @@ def sources(model: str, revisions: Sequence[str] = (), subfolders: Sequence[str]
     found = []
     for (revision, subfolder), label in zip(named, labels):
         step = step_of(label)
-        tokens = round(step * per_step) if per_step and step is not None else None
-        found.append(Source(model, revision, subfolder, label, step, tokens))
+        found.append(Source(model, revision, subfolder, label, step, tokens_seen(model, label, step, tokens_per_step)))
     if all(source.step is not None for source in found):
         found.sort(key=lambda source: source.step or 0)
     return tuple(found)
