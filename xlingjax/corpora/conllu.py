@@ -21,6 +21,7 @@ class TreebankSentence(NamedTuple):
     sent_id: str
     document: str  # "" = the file names none
     words: tuple[tuple[str, ...], ...]  # the ten columns of each word; no ranges, no empty nodes
+    ranges: tuple[tuple[int, int, str], ...] = ()  # first and last word of what is written as one, and how
 
 
 def parse_conllu(path: str | Path) -> Iterator[TreebankSentence]:
@@ -34,13 +35,14 @@ def parse_conllu(path: str | Path) -> Iterator[TreebankSentence]:
     """
     meta: dict[str, str] = {}
     words: list[tuple[str, ...]] = []
+    ranges: list[tuple[int, int, str]] = []
     document, unnamed, first = "", 0, 0
     end = 0
     for end, line in enumerate(lines(path), 1):
         if not line.strip():
             if words:
-                yield _sentence(path, first, meta, words, document)
-            meta, words, first = {}, [], 0
+                yield _sentence(path, first, meta, words, ranges, document)
+            meta, words, ranges, first = {}, [], [], 0
             continue
         first = first or end
         if line.startswith("#"):
@@ -59,20 +61,23 @@ def parse_conllu(path: str | Path) -> Iterator[TreebankSentence]:
             words.append(columns)
         elif not re.fullmatch(r"\d+[-.]\d+", columns[0]):
             raise InputError(f"{path}, line {end}: {columns[0]!r} is no word number")
+        elif "-" in columns[0]:
+            start, last = map(int, columns[0].split("-"))
+            ranges.append((start, last, columns[1]))
     if words:
-        yield _sentence(path, first, meta, words, document)
+        yield _sentence(path, first, meta, words, ranges, document)
 
 
 def _sentence(
     path: str | Path, line: int, meta: Mapping[str, str], words: list[tuple[str, ...]],
-    document: str,
+    ranges: list[tuple[int, int, str]], document: str,
 ) -> TreebankSentence:
     for field in ("text", "sent_id"):
         if field not in meta:
             raise InputError(f"{path}, line {line}: the sentence has no '# {field} = ...'; add it")
     sent_id = meta["sent_id"]
     home = sent_id[:6] if _PUD.fullmatch(sent_id) else document
-    return TreebankSentence(meta["text"], sent_id, home, tuple(words))
+    return TreebankSentence(meta["text"], sent_id, home, tuple(words), tuple(ranges))
 
 
 def _shown(sentence: TreebankSentence) -> Iterator[tuple[str, str]]:
