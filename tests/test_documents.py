@@ -71,8 +71,8 @@ def test_help_says_what_every_flag_is(experiment):
     assert code == 0 and "Traceback" not in text, text[-2000:]
     assert f"python -m experiments.{experiment}" in text, "the command stands at the head"
     several = {"workdir", "seeds"}
-    wanted = {"benchmark": set(), "plan": set(), "real_size": {"workdir"}, "replicates": {"workdir"},
-              "real_text": several, "small_world": several}  # fmt: skip
+    wanted = dict.fromkeys(("benchmark", "plan", "parity", "list_models"), set()) | {
+        "real_size": {"workdir"}, "replicates": {"workdir"}, "real_text": several, "small_world": several}  # fmt: skip
     assert wanted.get(experiment, {"workdir", "seed"}) <= flags_of(experiment)
 
 
@@ -129,8 +129,10 @@ def test_the_two_commands_are_one_line_each():
 
 def test_the_families_of_the_readme_are_the_families():
     table = README.split("| family |")[1].split("\n\n")[0]
-    assert {"bloom": "BLOOM", "xglm": "XGLM", "xlm_roberta": "XLM-R"}.keys() == FAMILIES.keys()
-    assert all(name in table for name in ("BLOOM", "XGLM", "XLM-R"))
+    names = {"bert": "BERT", "bloom": "BLOOM", "cohere": "Aya", "gpt2": "GPT-2", "gpt_neox": "Pythia", "llama": "Llama",
+             "olmo": "OLMo", "qwen": "Qwen", "xglm": "XGLM", "xlm_roberta": "XLM-R"}  # fmt: skip
+    assert names.keys() == FAMILIES.keys()
+    assert all(name in table for name in names.values())
 
 
 def traced_groups() -> list[str]:
