@@ -2,13 +2,25 @@
 
 import dataclasses
 
+import jax
 import numpy as np
 import pytest
+import scipy.special
 import scipy.stats
 import tiny_trace
 import xarray as xr
+from sklearn.decomposition import PCA
 
-from xlingjax.analyses.alignment import PAIRED, AlignSettings, align, alignment_at, chosen_rows, sentence_states
+from xlingjax.analyses.alignment import (
+    PAIRED,
+    AlignSettings,
+    align,
+    alignment_at,
+    chosen_rows,
+    geometry,
+    sentence_states,
+)  # fmt: skip
+from xlingjax.analyses.logit_lens import logit_lens, read_layers
 from xlingjax.analyses.results import write_tree
 from xlingjax.corpora import mini_world, parallel_rows, read_parallel
 from xlingjax.errors import InputError
@@ -78,15 +90,12 @@ def test_states_are_the_models_own() -> None:
         np.testing.assert_allclose(states[:, g, i], wanted, atol=1e-5)
 
 
-def test_planted_translations_are_found(monkeypatch) -> None:
+def test_planted_translations_are_found() -> None:
     """Two languages whose sentences are alike from layer 1 on, and a third that has nothing to do with them."""
-    from xlingjax.analyses import alignment as module
-
     rng = np.random.default_rng(0)
     states = rng.standard_normal((3, 3, 60, 16)).astype(np.float32)
     states[1:, 1] = states[1:, 0] + 0.3 * rng.standard_normal((2, 60, 16))
-    monkeypatch.setattr(module, "sentence_states", lambda *a, **k: states)
-    found = alignment_at(tiny_trace.model(), corpus(), chosen_rows(corpus(), SETTINGS), SETTINGS)
+    found = alignment_at(states, corpus(), chosen_rows(corpus(), SETTINGS), SETTINGS)
     pair = lambda name, layer, other: float(found[name].sel(layer=layer, language="eng", language_b=other))
     for name in PAIRED:
         null = found[f"{name}_shuffled"].sel(layer=1, language="eng", language_b="spa")
@@ -95,9 +104,58 @@ def test_planted_translations_are_found(monkeypatch) -> None:
     assert pair("mexa", 0, "spa") < 0.15 and pair("mexa", 1, "spa") > 0.9
     broken = states.copy()
     broken[2, 0, 0, 0] = np.nan
-    monkeypatch.setattr(module, "sentence_states", lambda *a, **k: broken)
-    found = alignment_at(tiny_trace.model(), corpus(), chosen_rows(corpus(), SETTINGS), SETTINGS)
+    found = alignment_at(broken, corpus(), chosen_rows(corpus(), SETTINGS), SETTINGS)
     assert np.isnan(found["mexa"].sel(layer=2)).all() and pair("mexa", 1, "spa") > 0.9
+
+
+def test_points_lie_where_principal_components_put_them() -> None:
+    """Against scikit-learn, up to the sign of an axis; topics colour the points, features cannot."""
+    found, rows = corpus(), chosen_rows(corpus(), SETTINGS)
+    states = np.random.default_rng(0).standard_normal((2, 3, 60, 8)).astype(np.float32)
+    topics = [name for name, group in zip(found.concepts, found.groups) if group == "topic"]
+    made = geometry(states, found.with_concepts(topics), rows)
+    peer = PCA(2).fit(states[1].reshape(-1, 8))
+    wanted = peer.transform(states[1].reshape(-1, 8))
+    np.testing.assert_allclose(np.abs(made["place"].sel(layer=1)), np.abs(wanted), atol=1e-4)
+    np.testing.assert_allclose(made["explained"].sel(layer=1), peer.explained_variance_ratio_, rtol=1e-4)
+    assert set(made["concept"].values) <= set(found.concepts) and made["language"].values[0] == "eng"
+    assert (geometry(states, found.with_concepts(["Number=Plur", "Tense=Past"]), rows)["concept"] == "").all()
+
+
+class TestLens:
+    def test_masses_and_surprisal_are_those_of_a_full_pass(self):
+        model, found = tiny_trace.model(), corpus()
+        tokens, mask = model.encode(list(found.texts[:2]))
+        out = model(tokens, mask, capture=("resid",))
+        last = np.asarray(out.captured["resid"])[-1:, 0, :4]
+        weights = np.random.default_rng(0).random((model.config.vocab_size, 3)).astype(np.float32)
+        mass, surprisal = read_layers(model.params, model.config, last, tokens[0, 1:5], weights)
+        log_p = scipy.special.log_softmax(np.asarray(out.logits(), float)[0, :4], axis=-1)
+        np.testing.assert_allclose(mass[0], np.exp(log_p) @ weights, rtol=1e-3)
+        np.testing.assert_allclose(surprisal[0], -np.take_along_axis(log_p, tokens[0, 1:5, None], 1)[:, 0], rtol=1e-3)
+
+    def test_a_model_that_only_knows_russian_pieces_speaks_russian(self):
+        sound, found = tiny_trace.model(), corpus(160)
+        rows = tiny_trace.russian_pieces(sound, found)
+        params = jax.tree.map(np.array, sound.params)
+        towards = np.ones(sound.config.width, np.float32) * np.resize([1, -1], sound.config.width)
+        params["embed"]["tokens"]["embedding"] = np.where(rows, 3.0, -3.0)[:, None] * towards
+        params["norm"]["scale"][:] = 0
+        params["norm"]["bias"][:] = towards  # every hidden state is this one
+        planted = dataclasses.replace(sound, params=jax.tree.map(jax.numpy.asarray, params))
+        lens = logit_lens(planted, found, count=40, batch_tokens=2048)
+        assert float(lens["mass"].sel(language_b="rus").min()) > 0.9
+        total = lens["mass"].sum("language_b") + lens["unknown"]
+        np.testing.assert_allclose(total, 1, atol=1e-4)
+        truth = lens["truth"]
+        assert float(truth.sel(language="rus", language_b="rus")) > 0.9
+        assert 0.5 < float(truth.sel(language="eng", language_b="eng")) < 1, "English shares pieces with Spanish"
+
+    def test_an_encoder_has_no_next_token(self):
+        encoder = dataclasses.replace(tiny_trace.model(), config=dataclasses.replace(
+            tiny_trace.model().config, causal=False))
+        with pytest.raises(InputError, match="is no decoder with a head"):
+            logit_lens(encoder, corpus())
 
 
 def test_agreement_is_spearmans(run) -> None:

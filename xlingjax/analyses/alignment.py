@@ -17,6 +17,7 @@ import xarray as xr
 from jaxtyping import Float, Int
 
 from xlingjax.analyses.checkpoints import checkpoint_coordinates, over_checkpoints
+from xlingjax.analyses.logit_lens import logit_lens
 from xlingjax.analyses.reading import longest
 from xlingjax.analyses.trace.sources import Source
 from xlingjax.corpora.corpus import Corpus
@@ -31,6 +32,7 @@ from xlingjax.responses.collecting import collect
 from xlingjax.responses.jobs import BATCH_TOKENS
 
 SITES = ("embed", "resid")
+POINTS = 60  # sentences of a language in the picture
 POOLS = ("position", "mean", "last")
 PAIRED = ("cka", "cka_debiased", "svcca", "pwcca", "anc", "mexa", "at_1", "at_5", "centred_at_1", "centred_at_5",
           "csls_at_1", "csls_at_5", "mutual")
@@ -92,7 +94,8 @@ def align(
         say: gets one line a checkpoint.
 
     Returns:
-        `alignment`, as of `alignment_at`, along `checkpoint`.
+        `alignment`, as of `alignment_at`, `geometry`, of `geometry`, and of decoders `lens`, of `logit_lens`, each
+        along `checkpoint`.
 
     Raises:
         InputError: checkpoints, corpus and settings do not fit, or the workdir holds another experiment.
@@ -108,26 +111,37 @@ def align(
 
     with claim(Path(workdir), identity, "align") as folder:
         found = over_checkpoints(
-            sources, folder, lambda model, home: {"alignment": alignment_at(model, corpus, rows, settings, home)},
-            settings.dtype, tokenizer, tell)
+            sources, folder, lambda model, home: _checkpoint(model, corpus, rows, settings, home), settings.dtype,
+            tokenizer, tell)
     depth = {one["alignment"].sizes["layer"] for one in found}
     if len(depth) > 1:
         raise InputError(f"the checkpoints have {sorted(depth)} layers; align models of one shape together")
-    joined = xr.concat([one["alignment"] for one in found], "checkpoint", join="exact", combine_attrs="override",
-                       coords="minimal", compat="override", data_vars="all")
-    tree = xr.DataTree.from_dict({"alignment": joined.assign_coords(checkpoint_coordinates(sources))})
+    joined = {name: xr.concat(
+        [one[name] for one in found], "checkpoint", join="exact", combine_attrs="override", coords="minimal",
+        compat="override", data_vars="all").assign_coords(checkpoint_coordinates(sources)) for name in found[0]}
+    tree = xr.DataTree.from_dict(joined)
     tree.attrs = {"model": sources[0].name, "corpus": corpus.name, "corpus_fingerprint": corpus.fingerprint,
                   "settings": json.dumps(dataclasses.asdict(settings))}
     return tree
 
 
+def _checkpoint(
+    model: Model, corpus: Corpus, rows: Int[np.ndarray, "G n"], settings: AlignSettings, folder: Path,
+) -> dict[str, xr.Dataset]:
+    states = sentence_states(model, corpus, rows, settings, folder)
+    made = {"alignment": alignment_at(states, corpus, rows, settings), "geometry": geometry(states, corpus, rows)}
+    if model.config.causal and model.config.head:
+        made["lens"] = logit_lens(model, corpus, batch_tokens=settings.batch_tokens, seed=settings.seed)
+    return made
+
+
 def alignment_at(
-    model: Model, corpus: Corpus, rows: Int[np.ndarray, "G n"], settings: AlignSettings, folder: Path | None = None,
+    states: Float[np.ndarray, "L G n D"], corpus: Corpus, rows: Int[np.ndarray, "G n"], settings: AlignSettings,
 ) -> xr.Dataset:
     """One checkpoint.
 
     Args:
-        rows: of `chosen_rows`. folder: keeps the responses; None keeps them in memory.
+        states: of `sentence_states`. rows: of `chosen_rows`.
 
     Returns:
         Dimensions `layer` (0 is the embedding), `language`, `language_b`, `shuffle`. Each measure of `PAIRED`, and
@@ -136,7 +150,6 @@ def alignment_at(
         each sentence), `cosine`, `rogue`, `dimension`. Attributes: `sentences`, `shuffled` (of them, in documents with
         others), `components` of the canonical correlations, and `chance`, what theory says of some.
     """
-    states = sentence_states(model, corpus, rows, settings, folder)
     _, _, size, width = states.shape
     documents = corpus.documents[rows[0]]
     shuffled, moved = shuffled_pairings(np.unique(documents, return_inverse=True)[1], settings.shuffles, settings.seed)
@@ -177,6 +190,39 @@ def sentence_states(
     layers = sum(count for count, _ in responses.neurons.shapes.values())
     by_layer = matrix.reshape(len(matrix), layers, -1)
     return np.ascontiguousarray(by_layer[place].transpose(2, 0, 1, 3))
+
+
+def geometry(
+    states: Float[np.ndarray, "L G n D"], corpus: Corpus, rows: Int[np.ndarray, "G n"],
+) -> xr.Dataset:
+    """Each layer's sentences on its two leading principal components, for a picture.
+
+    Returns:
+        `place[layer, point, axis]` of at most 60 sentences of each language, `explained[layer, axis]` of the variance,
+        `language[point]`, and `concept[point]` where every sentence shows exactly one of a group ("" otherwise).
+    """
+    few = np.linspace(0, rows.shape[1] - 1, min(POINTS, rows.shape[1])).astype(int)
+    points = states[:, :, few].reshape(len(states), -1, states.shape[-1]).astype(float)
+    points = np.where(np.isfinite(points), points, 0)
+    points -= points.mean(1, keepdims=True)
+    left, spread, _ = np.linalg.svd(points, full_matrices=False)
+    total = np.square(spread).sum(-1, keepdims=True)
+    chosen = rows[:, few].reshape(-1)
+    return xr.Dataset(
+        {"place": (("layer", "point", "axis"), (left * spread[:, None])[..., :2]),
+         "explained": (("layer", "axis"), np.square(spread)[:, :2] / np.where(total > 0, total, 1)),
+         "language": ("point", corpus.languages[chosen]), "concept": ("point", _one_concept(corpus)[chosen])},
+        coords={"layer": range(len(states)), "axis": [1, 2]})
+
+
+def _one_concept(corpus: Corpus) -> np.ndarray:
+    """The concept of each sentence in the first group of which every sentence shows exactly one."""
+    for group in dict.fromkeys(corpus.groups):
+        columns = np.flatnonzero(np.array(corpus.groups) == group)
+        shown = corpus.labels[:, columns] == 1
+        if len(columns) > 1 and (shown.sum(1) == 1).all():
+            return np.array(corpus.concepts)[columns][shown.argmax(1)]
+    return np.full(len(corpus), "", "<U1")
 
 
 def _mixed(states: Float[np.ndarray, "L G n D"], seed: int) -> Float[np.ndarray, "L G n D"]:

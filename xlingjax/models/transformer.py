@@ -348,9 +348,16 @@ def _run(
             (jnp.arange(config.layers, dtype=jnp.int32), (params["layers"], by_layer)))
         cache = Cache(keys, values, seen, start + length)
     captured |= jax.tree.map(lambda h: h[None], first.captured)
-    if config.final_norm:
-        x = nnx.merge(skeleton(config, "norm"), params.get("norm", {}))(x)
-    return x, {site: captured[site] for site in wanted}, cache
+    return normalised(params, config, x), {site: captured[site] for site in wanted}, cache
+
+
+def normalised(
+    params: Params, config: TransformerConfig, resid: Float[Array, "... D"]
+) -> Float[Array, "... D"]:
+    """The residual stream after the final norm, where the model has one: what the head reads."""
+    if not config.final_norm:
+        return resid
+    return nnx.merge(skeleton(config, "norm"), params.get("norm", {}))(resid)
 
 
 def unembed(

@@ -197,3 +197,60 @@ def agreement_figure(found: xr.Dataset, overlap: xr.DataArray | None = None) -> 
         return Figure("align_agreement", style.png(canvas), "correlation between measures", (
             f"Last checkpoint: whether two measures, each above its null, put the {pairs} pairs of languages in the "
             "same order; mean over layers. Pairs share languages, so these are descriptions, not tests."))
+
+
+def picture(geometry: xr.Dataset) -> Slides:
+    """Sentences of the last checkpoint on two principal components, a picture a layer, by language and by concept."""
+    last = geometry.isel(checkpoint=-1)
+    kinds = [name for name in ("language", "concept") if (last[name].values != "").any()]
+    figures, labels = [], [str(layer) for layer in last["layer"].values]
+    for layer in labels:
+        at = last.sel(layer=int(layer))
+        x, y = at["place"].transpose("axis", "point").values
+        with style.figure(len(kinds), width=4.6 * len(kinds) + 1.5, height=3.8) as (canvas, grid):
+            for axes, kind in zip(grid[0], kinds):
+                for i, name in enumerate(np.unique(last[kind].values)):
+                    rows = last[kind].values == name
+                    axes.scatter(x[rows], y[rows], s=9, color=style.PALETTE[i % 7], label=str(name), alpha=0.7,
+                                 marker=style.MARKERS[i // 7 % len(style.MARKERS)], linewidths=0)
+                axes.set_title(f"by {kind}, layer {layer}")
+                for number, set_label in ((1, axes.set_xlabel), (2, axes.set_ylabel)):
+                    set_label(f"component {number} ({float(at['explained'].sel(axis=number)):.0%} of the variance)")
+                axes.set_xticks([])
+                axes.set_yticks([])
+                axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
+            name = f"align_picture_{int(layer):02d}"
+            figures.append(Figure(name, style.png(canvas), f"sentences at layer {layer}", ""))
+    return Slides("align_picture", tuple(figures), tuple(labels), "Layer", (
+        "Last checkpoint, up to 60 sentences of each language. Two components show what varies most, which is often "
+        "the language or one unit; that languages lie apart here does not say that they are not aligned in other "
+        "directions. Move the slider, or use the arrow keys on it."))
+
+
+def lens(found: xr.Dataset) -> Slides:
+    """Which language each layer's next-token distribution speaks, for text of each language, a picture a checkpoint."""
+    names = [str(name) for name in found["language"].values]
+    labels = [str(label) for label in found["checkpoint"].values]
+    figures = []
+    for label in labels:
+        at = found.sel(checkpoint=label)
+        own = np.einsum("lgg->lg", at["mass"].transpose("layer", "language", "language_b").values)
+        truth = np.einsum("gg->g", at["truth"].transpose("language", "language_b").values)
+        with style.figure(2, width=9.6, height=3.4) as (canvas, grid):
+            for g, (name, colour) in enumerate(zip(names, itertools.cycle(style.PALETTE))):
+                line = "-" if g < len(style.PALETTE) else "--"
+                grid[0, 0].plot(at["layer"].values, own[:, g], color=colour, linestyle=line, label=name)
+                grid[0, 0].plot(at["layer"].values[-1:] + 0.3, truth[g:g + 1], color=colour, marker="_", markersize=12)
+                grid[0, 1].plot(at["layer"].values, at["surprisal"].sel(language=name), color=colour, linestyle=line)
+            grid[0, 0].set_ylim(0, 1)
+            grid[0, 0].set_ylabel("mass on tokens of the text's language")
+            grid[0, 1].set_ylabel("surprisal of the next token (nats)")
+            for axes in grid[0]:
+                axes.set_xlabel("layer (0 = embedding)")
+            style.legend_below(canvas, grid[0, 0], columns=8)
+            figures.append(Figure(f"align_lens_{label}", style.png(canvas), f"logit lens at {label}", ""))
+    return Slides("align_lens", tuple(figures), tuple(labels), "Checkpoint", (
+        f"Every layer read with the final norm and the head, at {found.attrs['places']} places of each language. "
+        "Tokens that languages share count for each by their rate; the short bars at the right are the true next tokens. "
+        "Layers that the head was not made for are read badly: a low mass may be that. Move the slider, or use the "
+        "arrow keys on it."))

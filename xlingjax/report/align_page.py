@@ -22,8 +22,8 @@ def pairs_of(tree: xr.DataTree) -> dict[str, np.ndarray]:
     return {"seen": seen if seen.any() else upper} | ({"unseen": upper & ~seen} if new.any() and seen.any() else {})
 
 
-def _dataset(tree: xr.DataTree) -> xr.Dataset:
-    node = tree["alignment"]
+def _dataset(tree: xr.DataTree, name: str = "alignment") -> xr.Dataset:
+    node = tree[name]
     assert isinstance(node, xr.DataTree)
     return node.to_dataset(inherit=False)
 
@@ -50,7 +50,9 @@ def build(tree: xr.DataTree, overlap: xr.DataArray | None = None) -> list[Sectio
             figures.matrices(found, name, figures.best_layer(found, name, classes["seen"]))
             for name in figures.MATRICES]),
         Section("Do the measures agree?", [figures.agreement_figure(found, overlap)]),
-        Section("The shape of each language", [figures.shape(found)])]
+        Section("The shape of each language", [figures.shape(found), figures.picture(_dataset(tree, "geometry"))]),
+        *([Section("Which language the layers speak", [figures.lens(_dataset(tree, "lens"))])]
+          if "lens" in tree.children else [])]
 
 
 def align_section(tree: xr.DataTree) -> Section:
