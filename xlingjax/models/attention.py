@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float, Int
 from xlingjax.models.cache import Past
 from xlingjax.models.config import TransformerConfig
 from xlingjax.models.norm import Norm
-from xlingjax.models.positions import alibi_bias, rotate, token_positions, wide
+from xlingjax.models.positions import alibi_bias, relative_bias, rotate, token_positions, wide
 from xlingjax.models.taps import Taps
 
 INITIAL = nnx.initializers.normal(0.02)
@@ -23,14 +23,20 @@ class Context(NamedTuple):
 
     positions: Int[Array, "B T"]
     allowed: Bool[Array, "B 1 T S"]  # query (third axis) may see key (last axis)
-    bias: Float[Array, "B H 1 S"] | None  # added to the scores
+    bias: Float[Array, "B H _ S"] | None  # added to the scores
+    memory: Float[Array, "B M D"] | None = None  # what blocks with cross-attention read as well
+    memory_allowed: Bool[Array, "B 1 1 M"] | None = None
 
 
 def read_context(
     config: TransformerConfig, mask: Bool[Array, "B S"], dtype: DTypeLike,
-    start: Int[Array, ""] | int = 0, length: int | None = None,
+    start: Int[Array, ""] | int = 0, length: int | None = None, relative: Float[Array, "K H"] | None = None,
 ) -> Context:
-    """The context of the `length` tokens from slot `start` on (all S); it follows from the mask alone."""
+    """The context of the `length` tokens from slot `start` on (all S); it follows from the mask alone.
+
+    Args:
+        relative: the learned bias by distance, where positions are relative.
+    """
     positions = token_positions(mask)
     slots = jnp.arange(mask.shape[1])
     allowed = mask[:, None, None, :]
@@ -43,6 +49,8 @@ def read_context(
     bias = None
     if config.positions == "alibi":
         bias = alibi_bias(positions, config.heads, wide(dtype))
+    if relative is not None:
+        bias = relative_bias(relative, own, positions, config.relative_distance, not config.causal)
     return Context(own, allowed, bias)
 
 
@@ -97,7 +105,7 @@ class Attention(nnx.Module):
             q, k = turn(q), turn(k)
         if past is not None:
             past, k, v = past.append(k, v)
-        pattern = tap("attn.pattern", attention_pattern(q, k, context))
+        pattern = tap("attn.pattern", attention_pattern(q, k, context.allowed, context.bias, config.attention_scale))
         heads = tap("attn.heads", mix_values(pattern, v))
         return tap("attn.out", self.out(heads)), past
 
@@ -116,20 +124,49 @@ class Attention(nnx.Module):
         return q, k, v
 
 
+class CrossAttention(nnx.Module):
+    """Attention of a decoder's tokens to an encoder's output, without its norm.
+
+    Keys and values stand at the encoder's tokens and are no sites; what they are made of is, in the encoder.
+    """
+
+    def __init__(self, config: TransformerConfig, dtype: DTypeLike, rngs: nnx.Rngs):
+        def linear(wide: int, units: int) -> nnx.Linear:
+            return nnx.Linear(
+                wide, units, use_bias=config.attention_bias, kernel_init=INITIAL, param_dtype=dtype, rngs=rngs)
+
+        self.config = config
+        self.q = linear(config.width, config.query_width)
+        self.k, self.v = (linear(config.width, config.key_value_width) for _ in range(2))
+        self.out = linear(config.query_width, config.width)
+
+    def __call__(self, x: Float[Array, "B T D"], context: Context, tap: Taps) -> Float[Array, "B T D"]:
+        memory, allowed = context.memory, context.memory_allowed
+        assert memory is not None and allowed is not None
+        heads = lambda h: h.reshape(*h.shape[:2], -1, self.config.head_width)
+        q = heads(tap("cross.q", self.q(x)))
+        pattern = attention_pattern(q, heads(self.k(memory)), allowed, None, self.config.attention_scale)
+        return tap("cross.out", self.out(tap("cross.heads", mix_values(pattern, heads(self.v(memory))))))
+
+
 def attention_pattern(
-    q: Float[Array, "B T H W"], k: Float[Array, "B S K W"], context: Context
+    q: Float[Array, "B T H W"], k: Float[Array, "B S K W"], allowed: Bool[Array, "B 1 _ S"],
+    bias: Float[Array, "B H _ S"] | None = None, scale: float = 0.0,
 ) -> Float[Array, "B H T S"]:
     """Softmax over the keys a query may see, in float32 at least.
+
+    Args:
+        bias: added to the scores. scale: factor on them; 0: one over the root of W.
 
     The minimum for unseen keys is finite: a query that sees none (padding) stays finite too.
     """
     batch, length, heads, width = q.shape
     grouped = q.reshape(batch, length, k.shape[2], -1, width)
     scores = jnp.einsum("btkgw,bskw->bkgts", grouped, k).reshape(batch, heads, length, -1)
-    scores = scores.astype(wide(q.dtype)) * width**-0.5
-    if context.bias is not None:
-        scores = scores + context.bias
-    scores = jnp.where(context.allowed, scores, jnp.finfo(scores.dtype).min)
+    scores = scores.astype(wide(q.dtype)) * (scale or width**-0.5)
+    if bias is not None:
+        scores = scores + bias
+    scores = jnp.where(allowed, scores, jnp.finfo(scores.dtype).min)
     return jax.nn.softmax(scores, axis=-1).astype(q.dtype)
 
 

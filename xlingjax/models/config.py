@@ -11,7 +11,7 @@ from typing import Any
 from xlingjax.errors import InputError
 
 CHOICES: dict[str, tuple[str, ...]] = {
-    "positions": ("alibi", "learned", "sinusoidal", "rotary"),
+    "positions": ("alibi", "learned", "sinusoidal", "rotary", "relative"),
     "rotary_pairs": ("halves", "neighbours"),
     "norm": ("layer", "layer_scale", "layer_bare", "rms"),
     "norm_place": ("before", "after", "inside"),
@@ -34,14 +34,15 @@ class TransformerConfig:
         heads: query heads H; `key_value_heads` divides them (0: as many).
         head_size: units of a head (0: width / heads).
         mlp_width: units of `mlp.up`.
-        positions: `"alibi"`, `"learned"`, `"sinusoidal"` or `"rotary"`. All of them count real
-            tokens only.
+        positions: `"alibi"`, `"learned"`, `"sinusoidal"`, `"rotary"` or `"relative"` (a learned bias by
+            distance, the same in all layers). All of them count real tokens only.
         max_length: longest sentence in tokens, needed where positions are learned; 0: no limit.
         position_offset: table row of the first real token (learned and sinusoidal).
         rotary_base: wavelength base of rotary positions.
         rotary_scaling: () or Llama 3.1's (factor, low, high, original length); see `positions`.
         rotary_units: units of a head that turn, the first ones (0: all).
         rotary_pairs: unit i turns with unit i + W/2 ("halves") or 2i with 2i + 1 ("neighbours").
+        relative_buckets, relative_distance: distances that are told apart, and from which on all are one.
         token_types: rows of a segment embedding, of which row 0 is used; 0: none.
         embed_scale: factor on token embeddings.
         embed_norm: a norm follows the embedding.
@@ -57,10 +58,12 @@ class TransformerConfig:
             (per head q, k, v: BLOOM) or `"by_part"` (all q, all k, all v: GPT-2); `""`: three maps.
         attention_bias, mlp_bias: the linear maps of that sublayer have biases.
         out_bias: `attn.out` has one; None: as `attention_bias`.
+        attention_scale: factor on the scores; 0: one over the root of a head's units.
         attention_clip: queries, keys and values are cut to plus or minus it; 0: not at all.
         gated: the MLP multiplies its activation by a second linear map (`mlp.gate` is activated).
         activation: the MLP's nonlinearity.
         causal: tokens see only earlier tokens.
+        cross: blocks also attend to an encoder's output (`models.pair`).
         head: `"lm"` (linear), `"masked"` (dense, GELU, norm, linear with bias) or `""`: none.
         tied: the head's last linear map is the token embedding.
         logit_scale: factor on the logits.
@@ -84,6 +87,8 @@ class TransformerConfig:
     rotary_scaling: tuple[float, ...] = ()
     rotary_units: int = 0
     rotary_pairs: str = "halves"
+    relative_buckets: int = 32
+    relative_distance: int = 128
     token_types: int = 0
     embed_scale: float = 1.0
     embed_norm: bool = False
@@ -97,10 +102,12 @@ class TransformerConfig:
     attention_bias: bool = True
     out_bias: bool | None = None
     attention_clip: float = 0.0
+    attention_scale: float = 0.0
     mlp_bias: bool = True
     gated: bool = False
     activation: str = "gelu"
     causal: bool = True
+    cross: bool = False
     head: str = "lm"
     tied: bool = True
     logit_scale: float = 1.0

@@ -41,6 +41,8 @@ def load_model(
 ) -> Model:
     """A model with its weights: from the hub, a folder, or a checkpoint of our own.
 
+    Of an encoder-decoder it is the encoder; `models.pair.load_pair` loads both halves.
+
     Args:
         name_or_folder: `owner/name` on the hub, or a folder. A folder with everything in it needs
             no connection.
@@ -69,6 +71,17 @@ def load_model(
         family, config, loaded = _load_own(folder, dtype, mesh)
     else:
         family, config, loaded = _load_foreign(folder, dtype, mesh)
+    chosen = tokenizer_of(folder, tokenizer, config.vocab_size, name)
+    return Model(
+        loaded.params, config, chosen, loaded.fingerprint, name, family, health=loaded.health
+    )
+
+
+def tokenizer_of(folder: Path, tokenizer: Any, vocab_size: int, name: str) -> Any:
+    """The tokenizer beside the weights in `folder`, or the one that is named; None where there is none.
+
+    Errors: `InputError` where a named one is not there, or gives ids that the model lacks.
+    """
     chosen, where = tokenizer, type(tokenizer).__name__
     if tokenizer is None or isinstance(tokenizer, str | Path):
         where = name if tokenizer is None else str(tokenizer)
@@ -79,10 +92,8 @@ def load_model(
                 f"{tokenizer} holds no tokenizer; give a folder or repository that does"
             )
     if chosen is not None:
-        require_fit(chosen, config.vocab_size, where)
-    return Model(
-        loaded.params, config, chosen, loaded.fingerprint, name, family, health=loaded.health
-    )
+        require_fit(chosen, vocab_size, where)
+    return chosen
 
 
 def save_model(model: Model, folder: str | Path) -> None:

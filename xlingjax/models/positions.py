@@ -52,6 +52,39 @@ def sinusoids(positions: Int[Array, "B T"], width: int, dtype: DTypeLike) -> Flo
     return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
 
 
+def relative_bucket(
+    distance: Int[Array, "*batch"], buckets: int, longest: int, both_ways: bool
+) -> Int[Array, "*batch"]:
+    """The bucket of a key `distance` tokens after its query (Raffel et al. 2020, section 2.1).
+
+    Half of the buckets are single distances, the others grow by a constant factor up to `longest`, from where on all
+    are one. `both_ways`: later keys have buckets of their own; else they share that of distance 0.
+
+    >>> relative_bucket(jnp.array([0, -1, -7, -8, -9, -500, 3]), 16, 64, both_ways=False).tolist()
+    [0, 1, 7, 8, 8, 15, 0]
+    """
+    offset = jnp.zeros_like(distance)
+    if both_ways:
+        buckets //= 2
+        offset = jnp.where(distance > 0, buckets, 0)
+        distance = jnp.abs(distance)
+    else:
+        distance = jnp.maximum(-distance, 0)
+    exact = buckets // 2
+    grown = jnp.log(jnp.maximum(distance, 1).astype(jnp.float32) / exact) / math.log(longest / exact)
+    far = exact + (grown * (buckets - exact)).astype(distance.dtype)
+    return offset + jnp.where(distance < exact, distance, jnp.minimum(far, buckets - 1))
+
+
+def relative_bias(
+    table: Float[Array, "K H"], queries: Int[Array, "B T"], keys: Int[Array, "B S"], longest: int, both_ways: bool
+) -> Float[Array, "B H T S"]:
+    """What a learned bias by distance adds to the scores."""
+    distance = keys[:, None, :] - queries[:, :, None]
+    found = table[relative_bucket(distance, len(table), longest, both_ways)]
+    return jnp.moveaxis(found, -1, 1).astype(wide(table.dtype))
+
+
 def rotary_frequencies(units: int, base: float, scaling: tuple[float, ...] = ()) -> np.ndarray:
     """float64[units / 2]: how far each pair of units turns from one token to the next.
 

@@ -38,6 +38,8 @@ def site_shapes(config: TransformerConfig) -> dict[str, tuple[int, int]]:
         "attn.heads": config.query_width,
         "attn.out": width,
         **({} if config.parallel else {"resid.mid": width}),
+        **({"cross.in": width, "cross.q": config.query_width, "cross.heads": config.query_width, "cross.out": width,
+            "resid.cross": width} if config.cross else {}),
         "mlp.in": width,
         **({"mlp.gate": mlp} if config.gated else {}),
         "mlp.up": mlp,
@@ -51,8 +53,9 @@ def site_shapes(config: TransformerConfig) -> dict[str, tuple[int, int]]:
 def neuron_sites(config: TransformerConfig) -> tuple[str, ...]:
     """The outputs of the checkpoint's own linear maps, each once."""
     attention = ("attn.qkv",) if config.fused else ("attn.q", "attn.k", "attn.v")
+    cross = ("cross.q", "cross.out") if config.cross else ()
     gate = ("mlp.gate",) if config.gated else ()
-    return (*attention, "attn.out", *gate, "mlp.up", "mlp.down")
+    return (*attention, "attn.out", *cross, *gate, "mlp.up", "mlp.down")
 
 
 @jax.tree_util.register_dataclass

@@ -15,7 +15,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from xlingjax.errors import InputError
-from xlingjax.models.attention import INITIAL, Attention, Context, read_context
+from xlingjax.models.attention import INITIAL, Attention, Context, CrossAttention, read_context
 from xlingjax.models.cache import Cache, Past
 from xlingjax.models.config import TransformerConfig
 from xlingjax.models.norm import Norm
@@ -122,6 +122,9 @@ class Block(nnx.Module):
         self.config = config
         self.attn_norm = Norm(config, dtype, rngs)
         self.attn = Attention(config, dtype, rngs)
+        if config.cross:
+            self.cross_norm = Norm(config, dtype, rngs)
+            self.cross = CrossAttention(config, dtype, rngs)
         if config.parallel != "one_norm":
             self.mlp_norm = Norm(config, dtype, rngs)
         self.mlp = Mlp(config, dtype, rngs)
@@ -137,6 +140,9 @@ class Block(nnx.Module):
             return tap("resid", x + h + self.mlp(tap("mlp.in", read), tap)), past
         x = x + (self.attn_norm(h) if inside else h)
         x = tap("resid.mid", self.attn_norm(x) if after else x)
+        if self.config.cross:
+            x = x + self.cross(tap("cross.in", self.cross_norm(x) if before else x), context, tap)
+            x = tap("resid.cross", self.cross_norm(x) if after else x)
         h = self.mlp(tap("mlp.in", self.mlp_norm(x) if before else x), tap)
         x = x + (self.mlp_norm(h) if inside else h)
         return tap("resid", self.mlp_norm(x) if after else x), past
@@ -168,9 +174,18 @@ class Head(nnx.Module):
         return logits + self.bias[...] if self.config.head == "masked" else logits
 
 
+class Relative(nnx.Module):
+    """The learned bias by distance."""
+
+    def __init__(self, config: TransformerConfig, dtype: DTypeLike, rngs: nnx.Rngs):
+        self.bias = nnx.Embed(
+            config.relative_buckets, config.heads, embedding_init=INITIAL, param_dtype=dtype, rngs=rngs)
+
+
 def parts(config: TransformerConfig) -> dict[str, Any]:
     """Part of the parameters -> its module; `layers` stands for one block."""
-    optional = {"norm": (Norm, config.final_norm), "head": (Head, config.head)}
+    optional = {"norm": (Norm, config.final_norm), "head": (Head, config.head),
+                "relative": (Relative, config.positions == "relative")}  # fmt: skip
     return {"embed": Embed, "layers": Block} | {
         part: make for part, (make, present) in optional.items() if present
     }
@@ -232,6 +247,7 @@ def forward(
     capture: Capture = (),
     edits: Mapping[str, Edit] | None = None,
     where: Bool[Array, "B T"] | None = None,
+    memory: tuple[Float[Array, "B M D"], Bool[Array, "B M"]] | None = None,
 ) -> tuple[Float[Array, "B T D"], dict[str, Any]]:
     """The model from tokens to its last hidden state; for use inside `jit`, `grad` and `vmap`.
 
@@ -246,6 +262,7 @@ def forward(
             `(h [B, T, F], where [B, T]) -> pytree`.
         edits: site -> `Edit`.
         where: tokens that reductions count, by default all real ones; padding never counts.
+        memory: an encoder's output and mask, for blocks with cross-attention.
 
     Returns: hidden `[B, T, D]` after the final norm, and site -> captured, leading with the layer
         axis (`embed`: one layer). Values at padding are finite and mean nothing.
@@ -259,7 +276,7 @@ def forward(
     >>> hidden.shape, captured["mlp.up"].shape
     ((3, 5, 8), (2, 3, 32))
     """
-    hidden, captured, _ = _run(params, config, tokens, mask, None, capture, edits, where)
+    hidden, captured, _ = _run(params, config, tokens, mask, None, capture, edits, where, memory)
     return hidden, captured
 
 
@@ -296,18 +313,24 @@ def extend(
 
 def _run(
     params: Params, config: TransformerConfig, tokens: Array, mask: Array, cache: Cache | None, capture: Capture,
-    edits: Mapping[str, Edit] | None, where: Array | None,
+    edits: Mapping[str, Edit] | None, where: Array | None, memory: tuple[Array, Array] | None = None,
 ) -> tuple[Array, dict[str, Any], Cache | None]:
+    if config.cross != (memory is not None):
+        raise InputError("this decoder reads an encoder's output; run it by models.pair" if config.cross else
+                         "memory is given to a model without cross-attention; leave it out")
     dtype = params["embed"]["tokens"]["embedding"].dtype
     wanted = read_capture(config, capture)
     batch, length = tokens.shape
     by_layer, shared = split_layers(read_edits(config, edits, batch, length, dtype))
     where = mask if where is None else where & mask
+    relative = params["relative"]["bias"]["embedding"] if config.positions == "relative" else None
     if cache is None:
-        context = read_context(config, mask, dtype)
+        context = read_context(config, mask, dtype, relative=relative)
     else:
         seen = jax.lax.dynamic_update_slice_in_dim(cache.mask, mask, cache.filled, axis=1)
-        context = read_context(config, seen, dtype, cache.filled, length)
+        context = read_context(config, seen, dtype, cache.filled, length, relative)
+    if memory is not None:
+        context = context._replace(memory=memory[0], memory_allowed=memory[1][:, None, None, :])
 
     first = Taps(wanted, shared, mask, where)
     x = nnx.merge(skeleton(config, "embed"), params["embed"])(tokens, mask, context.positions)

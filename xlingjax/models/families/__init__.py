@@ -6,6 +6,7 @@ from typing import Any
 
 from xlingjax.errors import InputError
 from xlingjax.models.families import (
+    bart,
     bert,
     bloom,
     cohere,
@@ -14,6 +15,7 @@ from xlingjax.models.families import (
     llama,
     olmo,
     qwen,
+    t5,
     xglm,
     xlm_roberta,
 )
@@ -21,7 +23,8 @@ from xlingjax.models.families.entry import Entry, Family
 
 FAMILIES: dict[str, Family] = {
     module.FAMILY.name: module.FAMILY
-    for module in (bert, bloom, cohere, gpt2, gpt_neox, llama, olmo, qwen, xglm, xlm_roberta)
+    for module in (
+        bart, bert, bloom, cohere, gpt2, gpt_neox, llama, olmo, qwen, t5, xglm, xlm_roberta)
 }
 
 __all__ = ["FAMILIES", "Entry", "Family", "family_of"]

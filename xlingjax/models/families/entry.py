@@ -38,6 +38,8 @@ class Family:
         unused: `fnmatch` patterns of tensors that a checkpoint may hold beside the entries and that
             carry nothing (tied copies, buffers, poolers); matched with or without the prefix.
         spellings: parts of names as some checkpoints have them -> as the entries do.
+        decoder: of an encoder-decoder, whose encoder is what the rest of this record describes; see
+            `models.pair`.
     """
 
     name: str
@@ -48,6 +50,24 @@ class Family:
     prefixes: tuple[str, ...] = ()
     unused: tuple[str, ...] = ()
     spellings: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    decoder: "Decoder | None" = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Decoder:
+    """The other half of an encoder-decoder family.
+
+    Args:
+        read_config: the parsed `config.json` -> the decoder's config, with cross-attention.
+        entries: its tensors but the token embedding, which is the encoder's.
+        modules: site -> module, as of `Family`.
+        zero: tensors that must be zero, as they are in every published model; they are not ours.
+    """
+
+    read_config: Callable[[Mapping[str, Any]], TransformerConfig]
+    entries: Callable[[TransformerConfig], tuple[Entry, ...]]
+    modules: Mapping[str, str]
+    zero: tuple[str, ...] = ()
 
 
 def linear(ours: str, theirs: str, bias: bool = True, transpose: bool = True) -> tuple[Entry, ...]:
