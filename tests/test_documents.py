@@ -129,8 +129,8 @@ def test_the_two_commands_are_one_line_each():
 
 def test_the_families_of_the_readme_are_the_families():
     table = README.split("| family |")[1].split("\n\n")[0]
-    names = {"bart": "mBART", "t5": "mT5", "bert": "BERT", "bloom": "BLOOM", "cohere": "Aya", "gpt2": "GPT-2", "gpt_neox": "Pythia", "llama": "Llama",
-             "olmo": "OLMo", "qwen": "Qwen", "xglm": "XGLM", "xlm_roberta": "XLM-R"}  # fmt: skip
+    names = {"bart": "mBART", "bert": "BERT", "bloom": "BLOOM", "cohere": "Aya", "gpt2": "GPT-2", "gpt_neox": "Pythia",
+             "llama": "Llama", "olmo": "OLMo", "qwen": "Qwen", "t5": "mT5", "xglm": "XGLM", "xlm_roberta": "XLM-R"}
     assert names.keys() == FAMILIES.keys()
     assert all(name in table for name in names.values())
 
