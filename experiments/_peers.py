@@ -136,3 +136,45 @@ def _modules(model: Any) -> Iterator[tuple[str, str, Any]]:
         for site, ending in SITES.items():
             if name.endswith(ending):
                 yield name, site, module
+
+
+def numpy_alignment(x: np.ndarray, y: np.ndarray, neighbours: int = 10) -> dict[str, float]:
+    """The measures of alignment of one pair of languages as they are usually written, one at a time."""
+    centred = [z - z.mean(0) for z in (x, y)]
+    norm = lambda a, b: float(np.linalg.norm(a.T @ b))
+    out = {"cka": norm(centred[1], centred[0]) ** 2 / (norm(centred[0], centred[0]) * norm(centred[1], centred[1]))}
+    n = len(x)
+    grams = [z @ z.T for z in centred]
+    for gram in grams:
+        np.fill_diagonal(gram, 0)
+
+    def unbiased(a: np.ndarray, b: np.ndarray) -> float:
+        rows, others = a.sum(1), b.sum(1)
+        return float((a * b).sum() + rows.sum() * others.sum() / ((n - 1) * (n - 2)) - 2 / (n - 2) * rows @ others)
+
+    scale = unbiased(grams[0], grams[0]) * unbiased(grams[1], grams[1])
+    out["cka_debiased"] = float(unbiased(*grams) / np.sqrt(scale))
+    standard = [z / z.std(0) for z in centred]
+    out["anc"] = float(np.abs((standard[0] * standard[1]).mean(0)).mean())
+    units = [[z / np.linalg.norm(z, axis=1, keepdims=True) for z in pair] for pair in ((x, y), centred)]
+    raw, apart = (a @ b.T for a, b in units)
+    own = np.arange(n)
+    out["mexa"] = float(((raw.argmax(1) == own) & (raw.argmax(0) == own)).mean())
+    near = lambda matrix: np.sort(matrix, 1)[:, -neighbours:].mean(1)
+    csls = 2 * raw - near(raw)[:, None] - near(raw.T)
+    for name, matrix in (("", raw), ("centred_", apart), ("csls_", csls)):
+        rank = (np.argsort(-matrix, 1) == own[:, None]).argmax(1)
+        out |= {f"{name}at_1": float((rank < 1).mean()), f"{name}at_5": float((rank < 5).mean())}
+    sets = []
+    for z in units[0]:
+        similar = z @ z.T
+        np.fill_diagonal(similar, -np.inf)
+        sets.append(np.argsort(-similar, 1)[:, :neighbours])
+    out["mutual"] = float(np.mean([len(np.intersect1d(a, b)) for a, b in zip(*sets)]) / neighbours)
+    return out
+
+
+def numpy_correlations(x: np.ndarray, y: np.ndarray, count: int) -> float:
+    """SVCCA of one pair of languages: two singular value decompositions, then one of their product."""
+    left = [np.linalg.svd(z - z.mean(0), full_matrices=False)[0][:, :count] for z in (x, y)]
+    return float(np.linalg.svd(left[0].T @ left[1], compute_uv=False).mean())

@@ -26,13 +26,18 @@ from experiments._peers import (
     SITES,
     hooked_generation,
     hooked_maxima,
+    numpy_alignment,
+    numpy_correlations,
     scikit_learn_average_precision,
     selfcond_responses,
     torch_average_precision,
 )
 from xlingjax.corpora.tokenising import Tokens
 from xlingjax.errors import InputError
+from xlingjax.kernels.alignment import Alignment, alignment, local_overlap
+from xlingjax.kernels.cca import canonical_correlations, components
 from xlingjax.kernels.experts import expert_sets, set_overlap
+from xlingjax.kernels.geometry import shape_of
 from xlingjax.kernels.probing import fit_probes
 from xlingjax.kernels.ranking import average_precision
 from xlingjax.models import Edit, load_model
@@ -40,13 +45,16 @@ from xlingjax.progress import progress
 from xlingjax.report.markdown import markdown
 from xlingjax.responses.collecting import collect
 
+PARTS = ("ranking", "probes", "capture", "cold", "generation", "alignment")
+
 FLAGS = flags.FLAGS
 flags.DEFINE_enum("size", "small", ["small", "full"], "of the arrays and of the model")
 flags.DEFINE_integer("repeats", 3, "turns, of which the median is taken", lower_bound=1)
-flags.DEFINE_list("parts", ["ranking", "probes", "capture", "cold", "generation"], "what to measure")
+flags.DEFINE_list("parts", list(PARTS), "what to measure")
 flags.DEFINE_integer("seed", 0, "of the random arrays and weights", lower_bound=0)
 
 
+ALIGNED = Alignment._fields
 TOPICS = 7  # concepts that share their sentences, as SIB-200 has them
 
 
@@ -63,14 +71,16 @@ class Shapes(NamedTuple):
     cold: tuple[int, int, int, int]  # as model
     sentences: tuple[int, int]  # of a language, longest
     texts: tuple[int, int, int]  # at once, one by one, new tokens of each
+    parallel: tuple[int, int, int, int]  # layers, languages, sentences, width
 
 
 SIZES = {
     "small": Shapes((400, 4000, 8), (400, 20_000, 1), (2000, 500, 50), (400, 1000, 200),
-                    (4, 6, 400, 64, 8), (4, 128, 4, 4000), (4, 16, 48), (2, 64, 4, 1000), (24, 48), (16, 4, 12)),
+                    (4, 6, 400, 64, 8), (4, 128, 4, 4000), (4, 16, 48), (2, 64, 4, 1000), (24, 48), (16, 4, 12),
+                    (3, 4, 200, 64)),
     "full": Shapes((2000, 20_000, 8), (1700, 221_184, 1), (10_000, 2000, 200), (1700, 2000, 1000),
                    (24, 8, 2000, 1024, 20), (24, 1024, 16, 250_880), (4, 32, 64),
-                   (6, 1024, 16, 250_880), (60, 64), (100, 4, 64)),
+                   (6, 1024, 16, 250_880), (60, 64), (100, 4, 64), (24, 10, 1000, 1024)),
 }
 
 
@@ -338,6 +348,40 @@ def generation(shapes: Shapes) -> list[Row]:
             Row(work, "Hugging Face generate, the same batch, hooks", a, c, "other noise")]
 
 
+# Alignment of languages
+
+
+def aligned(shapes: Shapes) -> list[Row]:
+    layers, languages, sentences, width = shapes.parallel
+    rng = np.random.default_rng(FLAGS.seed)
+    common = rng.standard_normal((layers, 1, sentences, width), np.float32)
+    states = common + 2 * rng.standard_normal((layers, languages, sentences, width), np.float32)
+    pairing, count = np.arange(sentences)[None], components(sentences, width)
+    pairs = layers * languages * (languages - 1) // 2
+    few = [(0, a, b) for a, b in ((0, 1), (0, 2), (1, 2))]
+
+    def mine() -> np.ndarray:
+        local_overlap(states)
+        return np.stack([np.asarray(one) for one in alignment(states, pairing)])
+
+    theirs = lambda: [numpy_alignment(states[layer, a], states[layer, b]) for layer, a, b in few]
+    (a, own), (b, other) = in_turns(mine, theirs)
+    apart = max(abs(own[i, layer, 0, g, h] - one[name]) for one, (layer, g, h) in zip(other, few)
+                for i, name in enumerate(ALIGNED) if name in one)
+    work = f"{layers} layers x {languages} languages x {sentences:,} sentences x {width:,}"
+    rows = [Row(f"alignment, all measures but canonical correlations, {work}",
+                f"NumPy, a pair and a measure at a time ({len(few)} pairs, x {pairs / len(few):g})", a,
+                b * pairs / len(few), f"{apart:.0e}")]
+    both = lambda: np.asarray(canonical_correlations(states, pairing, count).svcca) + 0 * np.asarray(
+        shape_of(states).dimension)[:, None, :, None]
+    (a, own), (b, values) = in_turns(
+        both, lambda: [numpy_correlations(states[layer, g], states[layer, h], count) for layer, g, h in few])
+    apart = max(abs(own[layer, 0, g, h] - one) for one, (layer, g, h) in zip(values, few))
+    return [*rows, Row(f"canonical correlations and intrinsic dimension, {work}",
+                       f"NumPy, SVCCA alone ({len(few)} pairs, x {pairs / len(few):g})", a, b * pairs / len(few),
+                       f"{apart:.0e}")]
+
+
 def table(rows: list[Row]) -> str:
     return markdown(
         ["work", "against", "ours (s)", "theirs (s)", "times as fast", "apart"],
@@ -346,7 +390,7 @@ def table(rows: list[Row]) -> str:
 
 
 def main() -> None:
-    parts = {"ranking": ranking, "probes": probes, "capture": capture, "cold": cold, "generation": generation}
+    parts = dict(zip(PARTS, (ranking, probes, capture, cold, generation, aligned)))
     if not FLAGS.parts:
         raise InputError(f"--parts is empty; choose among {', '.join(parts)}")
     unknown = [name for name in FLAGS.parts if name not in parts]
