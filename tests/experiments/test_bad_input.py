@@ -182,7 +182,8 @@ WRONG_ELSEWHERE = {
 BY_ABSL = (["--stepz=3"], ["--pool=sum"], ["--value=mode"], ["--pool=max"])
 
 
-@pytest.mark.parametrize("experiment", ["trace", *WRONG_ELSEWHERE])
+@pytest.mark.parametrize("experiment", [
+    "trace", *(pytest.param(name, marks=[pytest.mark.slow, pytest.mark.promise]) for name in WRONG_ELSEWHERE)])
 def test_what_is_wrong_is_said_in_one_sentence(given, tmp_path, experiment):
     """One process for all cases: it imports JAX once. Attempts share a workdir, as users' do."""
     cases = WRONG if experiment == "trace" else WRONG_ELSEWHERE[experiment]

@@ -82,7 +82,11 @@ def batch():
     return tokens, targets, mask, own
 
 
-@pytest.fixture(scope="module", params=CASES)
+FAST = ("mt5", "mbart")  # the others run with the slow tests
+
+
+@pytest.fixture(scope="module", params=[
+    pytest.param(name, marks=[] if name in FAST else [pytest.mark.slow, pytest.mark.promise]) for name in CASES])
 def case(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp(request.param)
     return request.param, build(request.param, folder), folder
