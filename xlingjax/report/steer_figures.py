@@ -128,7 +128,7 @@ def switching(switched: xr.Dataset) -> Slides:
     top = max(0.05, float(np.nanmax(np.abs(switched["d_share"].values))))
     figures = []
     for label in labels:
-        with style.figure(2, width=9.6, height=0.34 * len(names) + 1.8, sharey=True) as (canvas, grid):
+        with style.figure(2, width=9.6, height=0.42 * len(names) + 2.2, sharey=True) as (canvas, grid):
             for axes, kind in zip(grid[0], KINDS):
                 values = switched["d_share"].sel(checkpoint=label, kind=kind).transpose("switched", "verdict").values
                 image = style.heat(axes, values, names, verdicts, top, signed=True)
