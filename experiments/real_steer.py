@@ -21,7 +21,7 @@ flags.DEFINE_string("data", None, "folder with sib200.tsv.xz and its topics", re
 flags.DEFINE_string("pretrained", None, "a run of experiments.real_text's pre-training", required=True)
 flags.DEFINE_string("workdir", "runs/real_steer", "folder of all runs; resumes what is there")
 flags.DEFINE_list("sources", ["eng_Latn", "spa_Latn", "rus_Cyrl", "hin_Deva"], "languages whose experts are forced")
-flags.DEFINE_list("steps", ["128", "1536"], "checkpoints, an early and a late one")
+flags.DEFINE_list("steps", ["256", "1536"], "checkpoints, an early and a late one")
 flags.DEFINE_string("concept", "politics", "topic of SIB-200 that is forced")
 flags.DEFINE_integer("seed", 0, "of splits, controls and noise")
 
