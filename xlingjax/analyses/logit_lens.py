@@ -81,7 +81,7 @@ def language_weights(
     """How much of each token is each language's, by its rate in their texts; last column: tokens in none of them.
 
     >>> tokens = Tokens((np.array([1, 2, 2]), np.array([2, 3])), (np.zeros(3, bool), np.zeros(2, bool)))
-    >>> language_weights(tokens, np.array(["x", "y"]), ("x", "y"), 5).round(2).tolist()
+    >>> language_weights(tokens, np.array(["x", "y"]), ("x", "y"), 5).astype(float).round(2).tolist()
     [[0.0, 0.0, 1.0], [1.0, 0.0, 0.0], [0.57, 0.43, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]
     """
     rates = np.zeros((vocabulary, len(names)))

@@ -79,7 +79,7 @@ def shuffled(text: str, seed: int) -> str:
     """A text with its letters in random order and its blanks where they were: no text of any language.
 
     >>> shuffled("two dogs", 0)
-    'ogd swto'
+    'tso godw'
     """
     characters = np.array(list(text))
     letters = np.flatnonzero(characters != " ")
