@@ -1,4 +1,4 @@
-"""Do languages represent translations alike, in which layer, and when? Fourteen measures beside shuffled translations.
+"""Do languages represent translations alike, in which layer, and when? Thirteen measures beside shuffled translations.
 
     python -m experiments.align
 
@@ -21,17 +21,15 @@ from absl import flags
 
 from experiments import _checkpoints
 from experiments._checkpoints import checkpoints, refuse_present
+from experiments._embedded import UNSEEN, pretrained
 from experiments._main import run
 from experiments._results import read_result
 from xlingjax.analyses.alignment import POOLS, AlignSettings, align
 from xlingjax.analyses.results import write_tree
-from xlingjax.analyses.trace.sources import Source, sources
+from xlingjax.analyses.trace.sources import Source
 from xlingjax.corpora import Corpus, mini_world, read_conllu, read_parallel, read_sib200
 from xlingjax.errors import InputError
 from xlingjax.report.align_page import align_summary, write_align_report
-from xlingjax.training.loop import pretrain
-from xlingjax.training.settings import Settings
-from xlingjax.training.shapes import small_config
 
 FLAGS = flags.FLAGS
 flags.adopt_module_key_flags(_checkpoints)
@@ -49,19 +47,14 @@ flags.DEFINE_integer("seed", _S.seed, "of pre-training, of drawn documents and o
 flags.DEFINE_integer("pretrain_steps", 512, "steps of the embedded corpus's model")
 
 NAMED = (*_checkpoints.NAMED, "parallel")
-UNSEEN = ("swh",)  # the embedded corpus's language that pre-training never sees
 
 
 def embedded(workdir: Path) -> tuple[tuple[Source, ...], Corpus]:
     """Pre-trains on the embedded corpus; its checkpoints and its probe sentences."""
     refuse_present(NAMED, "needs --model, the checkpoints to compare")
-    settings = Settings(steps=FLAGS.pretrain_steps, rows=16, leave_out=UNSEEN, seed=FLAGS.seed)
-    found = pretrain(mini_world("train"), small_config("bloom", 4, 64, 4, 512), settings, workdir / "pretrain",
-                     family="bloom", show=say)
     corpus = mini_world("probe")
-    return sources(str(workdir / "pretrain"), [str(one.step) for one in found],
-                   tokens_per_step=settings.batch_tokens), (
-        corpus.language(*FLAGS.languages) if FLAGS.languages else corpus)
+    corpus = corpus.language(*FLAGS.languages) if FLAGS.languages else corpus
+    return pretrained(workdir, say, lambda steps: steps), corpus
 
 
 def named() -> tuple[tuple[Source, ...], Corpus]:

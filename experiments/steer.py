@@ -23,18 +23,16 @@ from absl import flags
 
 from experiments import _sources
 from experiments._checkpoints import refuse_present
+from experiments._embedded import pretrained
 from experiments._main import run
 from experiments._sources import NAMED, named
 from xlingjax.analyses.results import write_tree
 from xlingjax.analyses.steering import SteerSettings, steer
 from xlingjax.analyses.steering.settings import POSITIONS, SWITCHES, VALUES
-from xlingjax.analyses.trace.sources import Source, sources
+from xlingjax.analyses.trace.sources import Source
 from xlingjax.corpora import Corpus, mini_world
 from xlingjax.errors import InputError
 from xlingjax.report.steer_page import steer_summary, write_steer_report
-from xlingjax.training.loop import pretrain
-from xlingjax.training.settings import Settings
-from xlingjax.training.shapes import small_config
 
 FLAGS = flags.FLAGS
 flags.adopt_module_key_flags(_sources)
@@ -67,20 +65,14 @@ flags.DEFINE_integer("pretrain_steps", 1024, "steps of the embedded corpus's mod
 
 EARLY = 256  # the first checkpoint of the embedded model that is steered
 SENTENCES = 1200  # of the probe in each language: half of them find experts, a quarter trains judges
-UNSEEN = ("swh",)  # the embedded corpus's language that pre-training never sees
 
 
 def embedded(workdir: Path) -> tuple[tuple[Source, ...], Corpus]:
     """Pre-trains on the embedded corpus; an early and the last checkpoint, and its probe sentences."""
     refuse_present(NAMED, "needs --model, the checkpoints to steer")
-    settings = Settings(steps=FLAGS.pretrain_steps, rows=16, leave_out=UNSEEN, seed=FLAGS.seed)
-    found = pretrain(mini_world("train"), small_config("bloom", 4, 64, 4, 512), settings, workdir / "pretrain",
-                     family="bloom", show=say)
-    last = found[-1].step
-    steps = [str(step) for step in sorted({min(EARLY, last), last})]
     corpus = mini_world("probe", sentences=SENTENCES)
-    return sources(str(workdir / "pretrain"), steps, tokens_per_step=settings.batch_tokens), (
-        corpus.language(*FLAGS.languages) if FLAGS.languages else corpus)
+    corpus = corpus.language(*FLAGS.languages) if FLAGS.languages else corpus
+    return pretrained(workdir, say, lambda steps: sorted({min(EARLY, steps[-1]), steps[-1]})), corpus
 
 
 def read_prompts(name: str | None) -> tuple[str, ...]:

@@ -21,6 +21,7 @@ from absl import flags
 
 from experiments import _sources
 from experiments._checkpoints import refuse_present
+from experiments._embedded import CONFIG, UNSEEN, pretrained
 from experiments._main import run
 from experiments._results import read_result
 from experiments._sources import NAMED, named
@@ -30,7 +31,7 @@ from xlingjax.analyses.language_probe import ProbeSettings
 from xlingjax.analyses.results import write_tree
 from xlingjax.analyses.trace import trace, trace_part
 from xlingjax.analyses.trace.settings import TraceSettings, require_fit
-from xlingjax.analyses.trace.sources import Source, sources
+from xlingjax.analyses.trace.sources import Source
 from xlingjax.analyses.trace.tables import expertise_table, summary_markdown, summary_table
 from xlingjax.analyses.trace.usable import usable
 from xlingjax.corpora import Corpus, mini_world
@@ -42,9 +43,6 @@ from xlingjax.report.align_page import align_section
 from xlingjax.report.page import Section
 from xlingjax.report.steer_page import steer_section
 from xlingjax.report.trace_page import write_report
-from xlingjax.training.loop import pretrain
-from xlingjax.training.settings import Settings
-from xlingjax.training.shapes import small_config
 
 FLAGS = flags.FLAGS
 flags.adopt_module_key_flags(_sources)
@@ -85,7 +83,6 @@ FIRST_TRACED = 64  # of the embedded run, beside step 0, to end within minutes
 SMALLER = {"probe_tokens": 250, "ladder_pairs": 2}  # on the embedded corpus, to end within minutes
 EMBEDDED = ("dose", "topics", "pretrain_steps")  # flags of the one way to run, refused in the other
 OWN_FORMS = 16  # of the 45 that mini_world says enough of to trace
-UNSEEN = ("swh",)  # the embedded corpus's negative control: pre-training never sees it
 
 
 def embedded(workdir: Path, wanted: TraceSettings) -> tuple[tuple[Source, ...], Corpus, tuple[str, ...]]:
@@ -93,21 +90,17 @@ def embedded(workdir: Path, wanted: TraceSettings) -> tuple[tuple[Source, ...], 
     refuse_present(NAMED, "needs --model, the checkpoints to trace")
     chosen = FLAGS.languages or UNSEEN
     unseen = tuple(FLAGS.unseen) or tuple(name for name in UNSEEN if name in chosen)
-    settings = Settings(steps=FLAGS.pretrain_steps, rows=16, leave_out=unseen, seed=FLAGS.seed)
     training = mini_world("train", dose=FLAGS.dose, topics=FLAGS.topics)
     probe = mini_world("probe", dose=FLAGS.dose)
     probe = probe.with_concepts(traced_concepts(probe))
     if FLAGS.languages:
         training = training.language(*FLAGS.languages)
         probe = probe.language(*FLAGS.languages)
-    config = small_config("bloom", 4, 64, 4, 512)
     # What the trace would refuse after minutes of pre-training is refused before them.
-    require_fit(Model({}, config, None, name="the embedded corpus's model", family="bloom"), wanted)
+    require_fit(Model({}, CONFIG, None, name="the embedded corpus's model", family="bloom"), wanted)
     usable(probe, unseen, wanted.minimum)
-    found = pretrain(training, config, settings, workdir / "pretrain", family="bloom", show=say)
-    steps = [str(checkpoint.step) for checkpoint in found
-             if checkpoint.step == 0 or checkpoint.step >= FIRST_TRACED]
-    return sources(str(workdir / "pretrain"), steps, tokens_per_step=settings.batch_tokens), probe, unseen
+    keep = lambda steps: [step for step in steps if step == 0 or step >= FIRST_TRACED]
+    return pretrained(workdir, say, keep, training, unseen), probe, unseen
 
 
 def traced_concepts(probe: Corpus) -> list[str]:

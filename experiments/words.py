@@ -7,23 +7,18 @@ is trained at every layer on words of some documents and tested on others, in al
 The same command on the same --workdir goes on where it stopped.
 """
 
-import dataclasses
-import json
 import sys
 from pathlib import Path
 
-import xarray as xr
 from absl import flags
 
 from experiments import _checkpoints
 from experiments._checkpoints import checkpoints
 from experiments._main import run
-from xlingjax.analyses.checkpoints import checkpoint_coordinates, over_checkpoints
 from xlingjax.analyses.results import write_tree
-from xlingjax.analyses.word_probe import ALIGNMENTS, WordProbeSettings, word_probes
+from xlingjax.analyses.word_probe import ALIGNMENTS, WordProbeSettings, probe_words
 from xlingjax.corpora.words import read_words
 from xlingjax.errors import InputError
-from xlingjax.files import claim, slug
 from xlingjax.report.word_page import word_summary, write_word_report
 
 FLAGS = flags.FLAGS
@@ -42,6 +37,10 @@ flags.DEFINE_float("held_out", _S.held_out, "share of the documents that probes 
 flags.DEFINE_integer("seed", _S.seed, "of words, documents and control labels")
 
 
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
 def main() -> None:
     if FLAGS.model is None:
         raise InputError("--model is missing; name a repository or a folder of checkpoints")
@@ -53,19 +52,8 @@ def main() -> None:
     found = checkpoints()
     bank = read_words(path, FLAGS.tasks, FLAGS.languages or None)
     workdir = Path(FLAGS.workdir)
-    identity = {"treebanks": path.name, "words": len(bank.form), "tasks": list(FLAGS.tasks),
-                "languages": list(dict.fromkeys(bank.languages.tolist())), "settings": dataclasses.asdict(settings),
-                "dtype": FLAGS.dtype, "tokenizer": str(FLAGS.tokenizer)}
-    with claim(workdir / "words", identity, "words") as folder:
-        made = over_checkpoints(
-            found, folder, lambda model, home: {slug(task): one for task, one in word_probes(
-                model, bank, settings).items()}, FLAGS.dtype, FLAGS.tokenizer,
-            lambda number, source, one: print(f"{number + 1}/{len(found)} {source.label}", file=sys.stderr, flush=True))
-    joined = {f"words/{name}": xr.concat(
-        [one[name] for one in made], "checkpoint", join="exact", combine_attrs="override", coords="minimal",
-        compat="override", data_vars="all").assign_coords(checkpoint_coordinates(found)) for name in made[0]}
-    tree = xr.DataTree.from_dict(joined)
-    tree.attrs = {"model": found[0].name, "corpus": path.name, "settings": json.dumps(dataclasses.asdict(settings))}
+    tree = probe_words(found, bank, settings, workdir / "words", dtype=FLAGS.dtype, tokenizer=FLAGS.tokenizer, say=say)
+    tree.attrs["corpus"] = path.name
     write_tree(workdir / "result.nc", tree)
     page = write_word_report(tree, workdir)
     print("\n".join(word_summary(tree)))

@@ -80,3 +80,17 @@ def checkpoints(folder: Path, models: dict[str, Model]) -> tuple[Source, ...]:
     for name, one in models.items():
         save_model(one, folder / name)
     return sources(str(folder), list(models), tokens_per_step=100)
+
+
+def treebanks(folder: Path, found: Corpus) -> Path:
+    """A corpus as treebanks, a file a language, whose part of speech is whether a word is long."""
+    folder.mkdir(exist_ok=True)
+    for name in found.language_names:
+        part, lines = found.language(name), []
+        for i, (text, document) in enumerate(zip(part.texts, part.documents)):
+            lines += [f"# newdoc id = {document}", f"# sent_id = {i}", f"# text = {text}"]
+            lines += ["\t".join([str(j + 1), word, word, "NOUN" if len(word) > 4 else "X", *"__", "0", "root", *"__"])
+                      for j, word in enumerate(text.split())]
+            lines.append("")
+        (folder / f"{name}.conllu").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return folder

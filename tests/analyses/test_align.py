@@ -20,6 +20,7 @@ from xlingjax.analyses.alignment import (
     geometry,
     sentence_states,
 )  # fmt: skip
+from xlingjax.analyses.checkpoints import join_checkpoints
 from xlingjax.analyses.logit_lens import logit_lens, read_layers
 from xlingjax.analyses.results import write_tree
 from xlingjax.corpora import mini_world, parallel_rows, read_parallel
@@ -198,6 +199,12 @@ def test_the_same_again_reads_what_is_there(run, monkeypatch, tmp_path) -> None:
     assert (tmp_path / "one.nc").read_bytes() == (tmp_path / "two.nc").read_bytes()
     with pytest.raises(InputError, match=r"settings\.pool was 'position' and is 'last'"):
         align(sources, corpus(), dataclasses.replace(SETTINGS, pool="last"), folder / "align")
+
+
+def test_models_of_other_depths_do_not_join() -> None:
+    made = [{"alignment": xr.Dataset({"cka": ("layer", np.zeros(depth))})} for depth in (3, 5)]
+    with pytest.raises(InputError, match="3 and 5 layers"):
+        join_checkpoints(made, ())
 
 
 def test_the_page_stands_alone(run, tmp_path) -> None:

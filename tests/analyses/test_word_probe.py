@@ -116,17 +116,7 @@ def test_words_are_drawn_alike_in_every_language() -> None:
 
 @pytest.fixture(scope="module")
 def bank(tmp_path_factory):
-    """Sentences of the small world as treebanks whose part of speech is whether a word is long."""
-    folder = tmp_path_factory.mktemp("bank")
-    corpus = tiny_trace.corpus()
-    for name in corpus.language_names:
-        found, lines = corpus.language(name), []
-        for i, (text, document) in enumerate(zip(found.texts, found.documents)):
-            lines += [f"# newdoc id = {document}", f"# sent_id = {i}", f"# text = {text}"]
-            lines += ["\t".join([str(j + 1), word, word, "NOUN" if len(word) > 4 else "X", *"__", "0", "root", *"__"])
-                      for j, word in enumerate(text.split())]
-            lines.append("")
-        (folder / f"{name}.conllu").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    folder = tiny_trace.treebanks(tmp_path_factory.mktemp("bank"), tiny_trace.corpus())
     return read_words(folder, ["upos"])
 
 

@@ -54,6 +54,13 @@ def test_words_that_stand_alone_are_placed_and_labelled(bank) -> None:
     assert bank.documents.tolist() == ["d1", "d1"] and bank.languages.tolist() == ["spa", "spa"]
 
 
+def test_the_fingerprint_is_of_all_that_is_read(bank, tmp_path) -> None:
+    same = read_words(tmp_path, ["upos", "Gender", "Number", "order:obl"])
+    assert same.fingerprint == bank.fingerprint
+    (tmp_path / "spa.conllu").write_text(BANK.replace("\tADV\t", "\tPART\t"), encoding="utf-8")
+    assert read_words(tmp_path, ["upos", "Gender", "Number", "order:obl"]).fingerprint != bank.fingerprint
+
+
 def test_what_applies_to_no_word_is_named(tmp_path) -> None:
     (tmp_path / "spa.conllu").write_text(BANK, encoding="utf-8")
     with pytest.raises(InputError, match="task 'Case' applies to no word of spa"):

@@ -24,15 +24,7 @@ def given(tmp_path_factory) -> Path:
     rows = [f"{i}\t{g}\t{d}\t{text}" for i, g, d, text in zip(
         corpus.parallel, corpus.languages, corpus.documents, corpus.texts)]
     (folder / "pairs.tsv").write_text("\n".join(["id\tlang\tdocument\ttext", *rows]) + "\n", encoding="utf-8")
-    (folder / "banks").mkdir()
-    for name in corpus.language_names:
-        found, lines = corpus.language(name), []
-        for i, (text, document) in enumerate(zip(found.texts, found.documents)):
-            lines += [f"# newdoc id = {document}", f"# sent_id = {i}", f"# text = {text}"]
-            lines += ["\t".join([str(j + 1), word, word, "NOUN" if len(word) > 4 else "X", *"__", "0", "root", *"__"])
-                      for j, word in enumerate(text.split())]
-            lines.append("")
-        (folder / "banks" / f"{name}.conllu").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    tiny_trace.treebanks(folder / "banks", corpus)
     return folder
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Float, Int
 
-from xlingjax.analyses.checkpoints import checkpoint_coordinates, over_checkpoints
+from xlingjax.analyses.checkpoints import join_checkpoints, over_checkpoints
 from xlingjax.analyses.logit_lens import logit_lens
 from xlingjax.analyses.reading import longest
 from xlingjax.analyses.trace.sources import Source
@@ -113,13 +113,7 @@ def align(
         found = over_checkpoints(
             sources, folder, lambda model, home: _checkpoint(model, corpus, rows, settings, home), settings.dtype,
             tokenizer, tell)
-    depth = {one["alignment"].sizes["layer"] for one in found}
-    if len(depth) > 1:
-        raise InputError(f"the checkpoints have {sorted(depth)} layers; align models of one shape together")
-    joined = {name: xr.concat(
-        [one[name] for one in found], "checkpoint", join="exact", combine_attrs="override", coords="minimal",
-        compat="override", data_vars="all").assign_coords(checkpoint_coordinates(sources)) for name in found[0]}
-    tree = xr.DataTree.from_dict(joined)
+    tree = xr.DataTree.from_dict(join_checkpoints(found, sources))
     tree.attrs = {"model": sources[0].name, "corpus": corpus.name, "corpus_fingerprint": corpus.fingerprint,
                   "settings": json.dumps(dataclasses.asdict(settings))}
     return tree

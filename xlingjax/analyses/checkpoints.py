@@ -13,6 +13,7 @@ from xlingjax import hosts
 from xlingjax.analyses.results import read_tree, write_tree
 from xlingjax.analyses.trace.finished import RESULT, is_finished, record, recorded, sign
 from xlingjax.analyses.trace.sources import Source, load_source
+from xlingjax.errors import InputError
 from xlingjax.files import locked
 from xlingjax.models import Model
 from xlingjax.models.hub import require_revisions
@@ -59,7 +60,23 @@ def over_checkpoints(
     return found
 
 
+def join_checkpoints(found: Sequence[Mapping[str, xr.Dataset]], sources: Sequence[Source]) -> Datasets:
+    """Datasets of the same name joined along `checkpoint`; attributes on which checkpoints differ are dropped.
+
+    Raises:
+        InputError: the checkpoints are of models with other numbers of layers, which do not join.
+    """
+    depths = sorted({one.sizes["layer"] for made in found for one in made.values() if "layer" in one.sizes})
+    if len(depths) > 1:
+        raise InputError(
+            f"the checkpoints have {' and '.join(map(str, depths))} layers; take models of one shape together")
+    return {name: xr.concat(
+        [made[name] for made in found], "checkpoint", join="exact", combine_attrs="drop_conflicts", coords="minimal",
+        compat="override", data_vars="all").assign_coords(checkpoint_coordinates(sources)) for name in found[0]}
+
+
 def checkpoint_coordinates(sources: Sequence[Source]) -> dict[str, Any]:
-    """Coordinates of datasets joined along `checkpoint`: labels, and steps where they are known."""
-    return {"checkpoint": [source.label for source in sources],
-            "step": ("checkpoint", [np.nan if source.step is None else source.step for source in sources])}
+    """Labels of the checkpoints, and steps and tokens seen where they are known."""
+    known = lambda values: ("checkpoint", [np.nan if value is None else value for value in values])
+    return {"checkpoint": [source.label for source in sources], "step": known([one.step for one in sources]),
+            "tokens_seen": known([one.tokens for one in sources])}

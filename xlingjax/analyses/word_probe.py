@@ -10,17 +10,21 @@ languages, is asked of probes on nested sets of units.
 import dataclasses
 import fractions
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xarray as xr
 from jaxtyping import Bool, Float, Int, Shaped
 
+from xlingjax.analyses.checkpoints import join_checkpoints, over_checkpoints
 from xlingjax.analyses.reading import longest
+from xlingjax.analyses.trace.sources import Source
 from xlingjax.corpora.tokenising import tokenise
 from xlingjax.corpora.words import Treebank, word_positions
 from xlingjax.errors import InputError, require_least
+from xlingjax.files import claim, slug
 from xlingjax.kernels.probing import fit_probes
 from xlingjax.kernels.resampling import document_parts
 from xlingjax.models import Model
@@ -30,6 +34,7 @@ from xlingjax.responses.states import collect_tokens
 ALIGNMENTS = ("first", "mean")
 SIZES = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0)  # of the training words, where the code's blocks end
 NESTED = (1, 2, 5, 10, 20, 50, 100, 200, 500)  # units of the nested probes
+COVER = 0.01  # of the uniform distribution in the code
 COMPARED = 20  # units whose overlap between languages is counted
 
 
@@ -63,6 +68,37 @@ class WordProbeSettings:
         require_least(self, {"words": 50, "minimum": 2, "l2": 0, "bootstraps": 0, "seed": 0, "batch_tokens": 1})
         if not 0.1 <= self.held_out <= 0.9:
             raise InputError(f"held_out is {self.held_out}; give a share of documents from 0.1 to 0.9")
+
+
+def probe_words(
+    sources: Sequence[Source], bank: Treebank, settings: WordProbeSettings, workdir: str | Path, *,
+    dtype: str = "float32", tokenizer: Any = None, say: Callable[[str], None] | None = None,
+) -> xr.DataTree:
+    """`word_probes` of every checkpoint. Killed and called again, it goes on with the one it was at.
+
+    Args:
+        dtype: of the forward pass.
+        tokenizer: folder or repository of the tokenizer, where the checkpoints bring none.
+        say: gets one line a checkpoint.
+
+    Returns:
+        `words/TASK` along `checkpoint`.
+
+    Raises:
+        InputError: checkpoints, treebanks and settings do not fit, or the workdir holds another experiment.
+    """
+    say = say or (lambda text: None)
+    identity = {"treebanks": bank.fingerprint, "settings": dataclasses.asdict(settings), "dtype": dtype,
+                "tokenizer": str(tokenizer)}
+    with claim(Path(workdir), identity, "words") as folder:
+        found = over_checkpoints(
+            sources, folder, lambda model, home: {
+                f"words/{slug(task)}": one for task, one in word_probes(model, bank, settings).items()},
+            dtype, tokenizer, lambda number, source, made: say(f"{number + 1}/{len(sources)} {source.label}"))
+    tree = xr.DataTree.from_dict(join_checkpoints(found, sources))
+    tree.attrs = {"model": sources[0].name, "corpus_fingerprint": bank.fingerprint,
+                  "settings": json.dumps(dataclasses.asdict(settings))}
+    return tree
 
 
 def word_probes(
@@ -327,9 +363,6 @@ def _compression(
         covered = np.logaddexp(chosen + np.log(1 - COVER), np.log(COVER / classes))
         bits += -covered.sum(1) / np.log(2)
     return ends[-1] * uniform / bits
-
-
-COVER = 0.01  # of the uniform distribution in the code
 
 
 def _nested(

@@ -1,6 +1,8 @@
 """The words of treebanks with what is known of each, and the tokens that write them."""
 
 import dataclasses
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,6 +36,13 @@ class Treebank:
     span: np.ndarray
     form: np.ndarray
     labels: Mapping[str, np.ndarray]
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over everything in it."""
+        held = [self.texts, *(x.tolist() for x in (self.languages, self.documents, self.row, self.span)),
+                {task: values.tolist() for task, values in self.labels.items()}]
+        return hashlib.sha256(json.dumps(held).encode()).hexdigest()
 
 
 def read_words(

@@ -49,11 +49,12 @@ class Rows(NamedTuple):
     states: Float[Array, "n D"]  # less the mean over all languages
     shift: Float[Array, "n"]  # product of each with that mean
     norm: Float[Array, "n"]  # of the sentence as it was
-    offset: Float[Array, "n"]  # product of each with the language's own mean
     centre: Float[Array, "D"]  # the language's own mean
     spread: Float[Array, "n"]  # norm around it
     units: Float[Array, "n D"]  # standardised over sentences
-    gram: Float[Array, "n n"]  # of the centred sentences
+    gram: Float[Array, "n n"]  # of the centred sentences, its diagonal apart
+    diagonal: Float[Array, "n"]
+    sums: Float[Array, "n"]  # of its rows, without the diagonal
     nearest: Int[Array, "n k"]  # neighbours by cosine, without itself
 
 
@@ -102,9 +103,10 @@ def _rows(x: Float[Array, "n D"], mean: Float[Array, "D"], neighbours: int) -> R
     sd = jnp.sqrt(jnp.square(apart).mean(0))
     unit = x / _positive(jnp.linalg.norm(x, axis=1))[:, None]
     cosine = jnp.where(jnp.eye(len(x), dtype=bool), -jnp.inf, unit @ unit.T)
-    return Rows(near, near @ mean, jnp.linalg.norm(x, axis=1), near @ centre, centre,
-                jnp.linalg.norm(apart, axis=1), apart / _positive(sd), apart @ apart.T,
-                jax.lax.top_k(cosine, neighbours)[1])
+    diagonal = jnp.square(apart).sum(1)
+    gram = jnp.where(jnp.eye(len(x), dtype=bool), 0, apart @ apart.T)
+    return Rows(near, near @ mean, jnp.linalg.norm(x, axis=1), centre, jnp.sqrt(diagonal), apart / _positive(sd), gram,
+                diagonal, gram.sum(1), jax.lax.top_k(cosine, neighbours)[1])
 
 
 def _positive(x: Array) -> Array:
@@ -123,13 +125,11 @@ def _pair(
     centred = inner / (_positive(one.spread)[:, None] * _positive(other.spread))
     near = lambda matrix: jax.lax.top_k(matrix, neighbours)[0].mean(1)
     csls = 2 * cosine - near(cosine)[:, None] - near(cosine.T)
-    own = [jnp.sqrt(inner_product(one.gram, one.gram) * inner_product(other.gram, other.gram))
-           for inner_product in (_hsic, _hsic_unbiased)]
+    true = jnp.arange(len(product))
+    scale = jnp.sqrt(_hsic(one, one, true) * _hsic(other, other, true))
 
     def under(pairing: Int[Array, "n"]) -> tuple[Array, ...]:
-        gram = other.gram[pairing][:, pairing]
-        similar = [hsic(one.gram, gram) / jnp.where(scale > 0, scale, jnp.nan)
-                   for hsic, scale in zip((_hsic, _hsic_unbiased), own)]
+        similar = _hsic(one, other, pairing) / jnp.where(scale > 0, scale, jnp.nan)
         same = jnp.abs((one.units * other.units[pairing]).mean(0)).mean()
         there = {name: _standing(matrix, pairing) for name, matrix in (
             ("raw", cosine), ("centred", centred), ("csls", csls))}
@@ -142,18 +142,13 @@ def _pair(
     return tuple(value.T for value in jax.lax.map(under, pairings))
 
 
-def _hsic(k: Float[Array, "n n"], other: Float[Array, "n n"]) -> Float[Array, ""]:
-    """Of centred Gram matrices, up to a factor."""
-    return (k * other).sum()
-
-
-def _hsic_unbiased(k: Float[Array, "n n"], other: Float[Array, "n n"]) -> Float[Array, ""]:
-    """Song et al. 2012, eq. 4, up to the factor n (n - 3); diagonals are left out."""
-    n = len(k)
-    hollow = 1 - jnp.eye(n, dtype=k.dtype)
-    a, b = k * hollow, other * hollow
-    rows, others = a.sum(1), b.sum(1)
-    return (a * b).sum() + rows.sum() * others.sum() / ((n - 1) * (n - 2)) - 2 / (n - 2) * (rows @ others)
+def _hsic(one: Rows, other: Rows, pairing: Int[Array, "n"]) -> Float[Array, "2"]:
+    """Plain and unbiased (Song et al. 2012, eq. 4), each up to a factor; the latter leaves diagonals out."""
+    n = len(pairing)
+    inner = (one.gram * other.gram[pairing][:, pairing]).sum()
+    plain = inner + one.diagonal @ other.diagonal[pairing]
+    sums = one.sums.sum() * other.sums.sum() / ((n - 1) * (n - 2))
+    return jnp.stack([plain, inner + sums - 2 / (n - 2) * (one.sums @ other.sums[pairing])])
 
 
 def _standing(similarity: Float[Array, "n n"], pairing: Int[Array, "n"]) -> Int[Array, "2 n"]:

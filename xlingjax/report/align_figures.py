@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 
 from xlingjax.report import style
 from xlingjax.report.page import Figure, Slides
+from xlingjax.report.pairs import mean_over
 
 PANELS: dict[str, tuple[str, ...]] = {
     "linear CKA, debiased": ("cka_debiased",), "canonical correlation": ("svcca", "pwcca"),
@@ -23,25 +24,21 @@ NAMES = {"cka": "CKA", "cka_debiased": "CKA, debiased", "svcca": "SVCCA", "pwcca
 MATRICES = ("cka_debiased", "mexa")
 
 
-def mean_over(values: xr.DataArray, pairs: np.ndarray) -> np.ndarray:
-    """The mean over ordered pairs of languages, NaN left out; other dimensions stay."""
-    last = values.transpose(..., "language", "language_b").values
-    both = pairs | pairs.T
-    with np.errstate(invalid="ignore"):
-        known = ~np.isnan(last[..., both])
-        return np.where(known.any(-1), np.nansum(last[..., both], -1) / np.maximum(known.sum(-1), 1), np.nan)
+def mean_both(values: xr.DataArray, pairs: np.ndarray) -> np.ndarray:
+    """The mean over pairs in both orders: retrieval has a direction."""
+    return mean_over(values, pairs | pairs.T)
 
 
 def band(found: xr.Dataset, name: str, pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation over shuffles of the mean over pairs."""
-    shuffled = mean_over(found[f"{name}_shuffled"].transpose(..., "shuffle", "language", "language_b"), pairs)
+    shuffled = mean_both(found[f"{name}_shuffled"].transpose(..., "shuffle", "language", "language_b"), pairs)
     return shuffled.mean(-1), shuffled.std(-1, ddof=1)
 
 
 def best_layer(found: xr.Dataset, name: str, pairs: np.ndarray) -> int:
     """The layer in which a measure stands highest above its null, at the last checkpoint."""
     last = found.isel(checkpoint=-1)
-    over = mean_over(last[name], pairs) - band(last, name, pairs)[0]
+    over = mean_both(last[name], pairs) - band(last, name, pairs)[0]
     return int(np.nanargmax(over)) if np.isfinite(over).any() else 0
 
 
@@ -67,9 +64,9 @@ def layers(found: xr.Dataset, classes: Mapping[str, np.ndarray]) -> Slides:
 def _layer_panel(axes: Axes, at: xr.Dataset, names: tuple[str, ...], classes: Mapping[str, np.ndarray]) -> None:
     x = at["layer"].values
     for name, colour, marker in zip(names, style.PALETTE, style.MARKERS):
-        axes.plot(x, mean_over(at[name], classes["seen"]), color=colour, marker=marker, label=NAMES[name])
+        axes.plot(x, mean_both(at[name], classes["seen"]), color=colour, marker=marker, label=NAMES[name])
         if "unseen" in classes:
-            axes.plot(x, mean_over(at[name], classes["unseen"]), color=colour, linestyle=":")
+            axes.plot(x, mean_both(at[name], classes["unseen"]), color=colour, linestyle=":")
         null, sd = band(at, name, classes["seen"])
         axes.fill_between(x, null - 2 * sd, null + 2 * sd, color=style.NULL, alpha=0.3, linewidth=0)
     axes.set_ylim(min(0, axes.get_ylim()[0]), max(1e-3, axes.get_ylim()[1]))
@@ -86,10 +83,10 @@ def over_training(found: xr.Dataset, classes: Mapping[str, np.ndarray]) -> Figur
             for name, colour, marker in zip(names, style.PALETTE, style.MARKERS):
                 layer = best_layer(found, name, classes["seen"])
                 at = found.sel(layer=layer)
-                axes.plot(x, mean_over(at[name], classes["seen"]), color=colour, marker=marker,
+                axes.plot(x, mean_both(at[name], classes["seen"]), color=colour, marker=marker,
                           label=f"{NAMES[name]}, layer {layer}")
                 if "unseen" in classes:
-                    axes.plot(x, mean_over(at[name], classes["unseen"]), color=colour, linestyle=":")
+                    axes.plot(x, mean_both(at[name], classes["unseen"]), color=colour, linestyle=":")
                 null, sd = band(at, name, classes["seen"])
                 axes.fill_between(x, null - 2 * sd, null + 2 * sd, color=style.NULL, alpha=0.3, linewidth=0)
             axes.set_xticks(x, labels, rotation=40, ha="right")

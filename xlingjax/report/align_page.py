@@ -72,7 +72,7 @@ def align_table(found: xr.Dataset, classes: Mapping[str, np.ndarray]) -> Table:
             at = found.sel(checkpoint=label, layer=layer)
             null, sd = figures.band(at, name, classes["seen"])
             of = lambda pairs, at=at, name=name: (
-                float(figures.mean_over(at[name], classes[pairs])) if pairs in classes else float("nan"))
+                float(figures.mean_both(at[name], classes[pairs])) if pairs in classes else float("nan"))
             rows.append([str(label), figures.NAMES[name], layer, of("seen"), float(null), float(null + 2 * sd),
                          chance.get(name, float("nan")), of("unseen")])
     return Table(["checkpoint", "measure", "layer", "mean over pairs", "translations shuffled", "its band",
@@ -95,7 +95,7 @@ def align_summary(tree: xr.DataTree) -> list[str]:
         layer = figures.best_layer(found, name, classes["seen"])
         at = last.sel(layer=layer)
         null, sd = figures.band(at, name, classes["seen"])
-        value = float(figures.mean_over(at[name], classes["seen"]))
+        value = float(figures.mean_both(at[name], classes["seen"]))
         text = f"{figures.NAMES[name]} {value:.2f} (shuffled {float(null):.2f}, layer {layer})"
         (above if value > null + 2 * sd else below).append(text)
     out = [f"Checkpoint {label}, {found.attrs['sentences']} sentences in {found.sizes['language']} languages: "
@@ -104,12 +104,12 @@ def align_summary(tree: xr.DataTree) -> list[str]:
     if above and below:
         out.append("Not above shuffled translations: " + "; ".join(below) + ".")
     layer = figures.best_layer(found, "mexa", classes["seen"])
-    mexa = figures.mean_over(found["mexa"].sel(layer=layer), classes["seen"])
+    mexa = figures.mean_both(found["mexa"].sel(layer=layer), classes["seen"])
     if len(mexa) > 1:
         out.append(f"From checkpoint {found['checkpoint'].values[0]} to {label} the share of sentences that are "
                    f"nearest to their own translation both ways (MEXA) goes from {mexa[0]:.2f} to {mexa[-1]:.2f}.")
     if "unseen" in classes:
-        unseen = float(figures.mean_over(last["mexa"].sel(layer=layer), classes["unseen"]))
+        unseen = float(figures.mean_both(last["mexa"].sel(layer=layer), classes["unseen"]))
         out.append(f"With a language that training did not see it is {unseen:.2f}.")
     out.append("Translations share names, numerals and length, which alone align vectors: compare with the embedding "
                "(layer 0), and with the first checkpoint. One pre-training run, descriptive.")

@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike
 
 from xlingjax.report import style
 from xlingjax.report.page import Figure, Slides
+from xlingjax.report.pairs import mean_over
 
 THIN = "; thin lines are single runs"
 SUBSETS = {"all": "all tokens", "unseen": "types unseen in training", "shared": "types of 2+ languages"}
@@ -313,9 +314,3 @@ def damage(found: xr.Dataset) -> Slides:
         f"Neurons of one language by {found.attrs['method']}, put to zero, and the loss of every language on other "
         "documents minus the loss without the edit. A language of its own has a dark row but for the diagonal; what "
         "random neurons of the same layers and sites do stands in the table. Move the slider, or use the arrow keys."))
-
-
-def mean_over(values: xr.DataArray, pairs: np.ndarray) -> float:
-    """The mean over some language pairs of [language, language_b], NaN left out."""
-    chosen = values.transpose("language", "language_b").values[pairs]
-    return float(chosen[~np.isnan(chosen)].mean()) if (~np.isnan(chosen)).any() else float("nan")

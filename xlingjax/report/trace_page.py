@@ -10,6 +10,7 @@ import xarray as xr
 from xlingjax.files import slug
 from xlingjax.report import trace_figures as figures
 from xlingjax.report.page import Section, Table, marked, render, write
+from xlingjax.report.pairs import mean_over
 from xlingjax.report.trace_words import summary, until_last_sound
 
 
@@ -117,7 +118,7 @@ def _ladder(tree: xr.DataTree, claims: Mapping[str, xr.Dataset]) -> Section:
         for rung in one["rung"].values:
             for name, pairs in classes.items():
                 at = one.sel(rung=rung)
-                numbers = [figures.mean_over(at[what], pairs) for what in (
+                numbers = [float(mean_over(at[what], pairs)) for what in (
                     "overlap", "null_overlap", "name_null", "shared_fraction", "positives_left")]
                 rows.append([group, str(rung), name, *numbers])
     return Section("Anchors against abstraction", [

@@ -26,7 +26,7 @@ def write_word_report(tree: xr.DataTree, folder: str | Path) -> Path:
     if len(next(iter(tasks.values()))["checkpoint"]) > 1:
         sections.insert(0, Section("Over training", [over_training(tasks)]))
     title = f"Word probes: {tree.attrs['model'].rstrip('/').rsplit('/', 1)[-1]} on {tree.attrs['corpus']}"
-    footer = f"settings {tree.attrs['settings']}"
+    footer = f"treebanks {tree.attrs['corpus_fingerprint'][:16]} · settings {tree.attrs['settings']}"
     return write(Path(folder), render(title, word_summary(tree), sections, footer), sections)
 
 

@@ -92,10 +92,6 @@ def steer(
         InputError: checkpoints, corpus and settings do not fit, or the workdir holds another experiment.
     """
     say = say or (lambda text: None)
-    for name in (settings.source_language, *([settings.other_language] if settings.other_language else [])):
-        corpus.language(name)
-    chosen = [settings.concept, *([settings.other_concept] if settings.other_concept else [])]
-    corpus.with_concepts(chosen)
     blocks = independent_blocks(corpus.documents, corpus.parallel)
     half = document_halves(blocks, corpus.languages, settings.seed)
     finding, judging = corpus.rows(half == 0), corpus.rows(half == 1)

@@ -15,6 +15,7 @@ import xarray as xr
 
 from xlingjax import hosts
 from xlingjax.analyses import health
+from xlingjax.analyses.checkpoints import checkpoint_coordinates
 from xlingjax.analyses.concept_experts import concept_experts
 from xlingjax.analyses.experts import pieces
 from xlingjax.analyses.language_neurons import language_neurons_at
@@ -362,16 +363,9 @@ def _last_sound(health: xr.Dataset) -> str:
 
 def _join(found: Sequence[Mapping[str, xr.Dataset]], sources: Sequence[Source]) -> dict[str, xr.Dataset]:
     """Datasets of the same name joined along `checkpoint`."""
-    steps = [np.nan if source.step is None else source.step for source in sources]
-    tokens = [np.nan if source.tokens is None else source.tokens for source in sources]
-    out = {}
-    for name in found[0]:
-        joined = xr.concat([groups[name] for groups in found], "checkpoint", join="exact",
-                           combine_attrs="drop_conflicts")
-        out[name] = joined.assign_coords(
-            checkpoint=[source.label for source in sources], step=("checkpoint", steps),
-            tokens_seen=("checkpoint", tokens))
-    return out
+    return {name: xr.concat(
+        [groups[name] for groups in found], "checkpoint", join="exact", combine_attrs="drop_conflicts").assign_coords(
+        checkpoint_coordinates(sources)) for name in found[0]}
 
 
 def _line(groups: Mapping[str, xr.Dataset]) -> str:

@@ -1,6 +1,27 @@
-"""The tensors that BERT and RoBERTa have in common: embeddings, and blocks with a norm after each addition."""
+"""What BERT and RoBERTa have in common: shapes, embeddings, and blocks with a norm after each addition."""
+
+from typing import Any
 
 from xlingjax.models.families.entry import Entry, layer_norm, linear
+from xlingjax.models.families.options import Options
+
+
+def read_shape(options: Options) -> dict[str, Any]:
+    """All of a config but its head, its activation and where its positions begin."""
+    return {
+        "vocab_size": options.read("vocab_size"),
+        "layers": options.read("num_hidden_layers"),
+        "width": options.read("hidden_size"),
+        "heads": options.read("num_attention_heads"),
+        "mlp_width": options.read("intermediate_size"),
+        "positions": "learned",
+        "token_types": options.read("type_vocab_size", default=2),
+        "embed_norm": True,
+        "norm_place": "after",
+        "norm_epsilon": options.read("layer_norm_eps", default=1e-12),
+        "final_norm": False,
+        "causal": False,
+    }
 
 
 def encoder_entries(prefix: str) -> tuple[Entry, ...]:

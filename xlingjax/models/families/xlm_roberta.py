@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from xlingjax.models.config import TransformerConfig
-from xlingjax.models.families.encoder import encoder_entries, encoder_modules
+from xlingjax.models.families.encoder import encoder_entries, encoder_modules, read_shape
 from xlingjax.models.families.entry import Entry, Family, layer_norm, linear
 from xlingjax.models.families.options import ACTIVATIONS, Options
 
@@ -21,21 +21,10 @@ def read_config(hf: Mapping[str, Any]) -> TransformerConfig:
     masked = any(name.endswith("ForMaskedLM") for name in hf.get("architectures") or ())
     tied = options.read("tie_word_embeddings", default=True)
     config = TransformerConfig(
-        vocab_size=options.read("vocab_size"),
-        layers=options.read("num_hidden_layers"),
-        width=options.read("hidden_size"),
-        heads=options.read("num_attention_heads"),
-        mlp_width=options.read("intermediate_size"),
-        positions="learned",
+        **read_shape(options),
         position_offset=offset,
         max_length=options.read("max_position_embeddings", default=512) - offset,
-        token_types=options.read("type_vocab_size", default=2),
-        embed_norm=True,
-        norm_place="after",
-        norm_epsilon=options.read("layer_norm_eps", default=1e-12),
-        final_norm=False,
         activation=options.choose("hidden_act", choices=ACTIVATIONS, default="gelu"),
-        causal=False,
         head="masked" if masked else "",
         tied=tied,
     )
