@@ -22,8 +22,7 @@ from xlingjax.neurons import Neuron
 CONFIG = TransformerConfig(
     vocab_size=31, layers=3, width=12, heads=6, mlp_width=20, fused="by_head", embed_norm=True
 )
-RNG = np.random.default_rng(0)
-TOKENS = RNG.integers(0, 31, (4, 7))
+TOKENS = np.random.default_rng(0).integers(0, 31, (4, 7))
 MASK = np.arange(7)[None] >= np.array([0, 2, 4, 6])[:, None]  # padded on the left
 WHERE = MASK & (np.arange(7)[None] != 6) | (np.arange(4)[:, None] == 3) & MASK
 SITES = tuple(site for site in Model({}, CONFIG).sites if site != "attn.pattern")
@@ -127,7 +126,7 @@ def test_edit_reaches_what_is_named_and_nothing_before_it(model, full, site):
 
 @pytest.mark.promise
 def test_each_row_and_layer_carries_its_own_edit(model, full):
-    add = RNG.normal(size=(3, 4, 1, 12))
+    add = np.random.default_rng(1).normal(size=(3, 4, 1, 12))
     together = model(TOKENS, MASK, edits={"resid": Edit(add=add)}).hidden
     for row in range(4):
         apart = np.zeros_like(add)

@@ -180,8 +180,8 @@ class TransformerConfig:
         return self.head_width * self.key_value_heads
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain numbers, strings and booleans, ready for JSON."""
-        return dataclasses.asdict(self)
+        """Plain numbers, strings, booleans and lists: what JSON gives back is equal to it."""
+        return {**dataclasses.asdict(self), "rotary_scaling": list(self.rotary_scaling)}
 
     @classmethod
     def from_dict(cls, options: Mapping[str, Any]) -> "TransformerConfig":
