@@ -20,12 +20,12 @@ over the checkpoints of a pre-training run is `python -m experiments.trace`.
 
 from xlingjax import analyses, corpora, kernels, models, responses
 from xlingjax.errors import InputError
-from xlingjax.models import Edit, Model, load_model, save_model
+from xlingjax.models import Edit, Model, Splice, load_model, save_model
 from xlingjax.neurons import Neuron, NeuronIndex
 from xlingjax.responses import Plan, Responses, collect, collect_tokens, open_responses, plan
 
 __all__ = [
-    "Edit", "InputError", "Model", "Neuron", "NeuronIndex", "Plan", "Responses", "analyses",
+    "Edit", "InputError", "Model", "Neuron", "NeuronIndex", "Plan", "Responses", "Splice", "analyses",
     "collect", "collect_tokens", "corpora", "kernels", "load_model", "models", "open_responses",
     "plan", "responses", "save_model",
 ]

@@ -20,6 +20,7 @@ from xlingjax.models.sampling import Steps, Values, next_token
 from xlingjax.models.transformer import Params, extend, unembed
 
 NO_TOKEN = -1  # fills rows of stop tokens
+FIELDS = ("scale", "add", "mask", "value", "where")  # of an Edit
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,7 +91,7 @@ def generate_tokens(
     config: TransformerConfig,
     tokens: Int[Array, "B T"],
     mask: Bool[Array, "B T"],
-    edits: dict[str, taps.Edit],
+    edits: dict[str, taps.Edit | taps.Splice],
     seeds: Int[Array, "B"],
     values: Values,
     stop: Int[Array, "n"],
@@ -103,7 +104,7 @@ def generate_tokens(
 
     Args:
         tokens, mask: prompts, their real tokens at the end (`left_padded`).
-        edits: site -> `Edit`; no field has a token axis but `where` [B|1, T + new].
+        edits: site -> `Edit` or `Splice`; no field has a token axis but `where` [B|1, T + new].
         stop: tokens that end a row; `NO_TOKEN` ends none.
         new: tokens to generate at most. capture: sites held at the new tokens.
 
@@ -114,7 +115,7 @@ def generate_tokens(
     where = {site: jnp.broadcast_to(True if edit.where is None else edit.where, (batch, prompt + new))
              for site, edit in edits.items()}
 
-    def at(start: Int[Array, ""] | int, length: int, real: Array) -> tuple[dict[str, taps.Edit], dict[str, Array]]:
+    def at(start: Int[Array, ""] | int, length: int, real: Array) -> tuple[dict[str, taps.Edit | taps.Splice], dict[str, Array]]:
         """The edits of some slots, and how many real tokens of each row they reach."""
         parts = {site: jax.lax.dynamic_slice_in_dim(slots, start, length, axis=1) for site, slots in where.items()}
         return ({site: dataclasses.replace(edit, where=parts[site]) for site, edit in edits.items()},
@@ -160,7 +161,7 @@ def generate(
     model: Any,
     prompts: Sequence[str] | ArrayLike | None = None,
     mask: ArrayLike | None = None,
-    edits: Mapping[str, taps.Edit] | None = None,
+    edits: taps.Edits | None = None,
     *,
     seeds: int | Sequence[int] | np.ndarray = 0,
     max_new_tokens: int = 64,
@@ -179,7 +180,7 @@ def generate(
         prompts: texts, or token ids [B, T], or None: what the tokenizer puts before an empty text, else its BOS.
             A single prompt serves all seeds, edits and settings.
         mask: bool [B, T], real tokens of prompts given as ids; all by default.
-        edits: site -> `Edit`. A row axis gives each row its own; no token axis, but `where` [B|1, T + new]
+        edits: site -> `Edit` or `Splice`. A row axis gives each row its own; no token axis, but `where` [B|1, T + new]
             says which positions are reached (`positions`). The last prompt token's slot is T - 1 in every row.
         seeds: of each row's noise; a row's text depends on its own seed and not on the other rows.
         max_new_tokens: at most so many.
@@ -268,13 +269,16 @@ def beginning(model: Any) -> list[int]:
     return before or [bos]
 
 
-def _rows(prompts: int, seeds: np.ndarray, edits: Mapping[str, taps.Edit], *settings: ArrayLike) -> int:
+def _rows(prompts: int, seeds: np.ndarray, edits: taps.Edits, *settings: ArrayLike) -> int:
     """B, which everything that is not single must agree on."""
     sizes = {"prompts": prompts, "seeds": len(seeds)}
     for name, value in zip(("temperature", "top_k", "top_p", "repetition_penalty"), settings):
         sizes[name] = int(np.size(value))
     for site, edit in edits.items():
-        for field in ("scale", "add", "mask", "value", "where"):
+        if isinstance(edit, taps.Splice):
+            sizes |= {f"{jax.tree_util.keystr(path)} of the rows of the splice of {site!r}": leaf.shape[0]
+                      for path, leaf in jax.tree_util.tree_leaves_with_path(edit.rows)}
+        for field in FIELDS if isinstance(edit, taps.Edit) else ("where",):
             array = getattr(edit, field)
             if array is not None and array.ndim > 1:
                 sizes[f"{field} of the edit of {site!r}"] = array.shape[0 if field == "where" else 1]
@@ -285,9 +289,9 @@ def _rows(prompts: int, seeds: np.ndarray, edits: Mapping[str, taps.Edit], *sett
     return max(sizes.values())
 
 
-def _check_edits(edits: Mapping[str, taps.Edit], rows: int, slots: int) -> None:
+def _check_edits(edits: taps.Edits, rows: int, slots: int) -> None:
     for site, edit in edits.items():
-        for field in ("scale", "add", "mask", "value"):
+        for field in FIELDS[:-1] if isinstance(edit, taps.Edit) else ():
             array = getattr(edit, field)
             if array is not None and array.ndim == 4 and array.shape[2] != 1:
                 raise InputError(f"{field} of the edit of site {site!r} has {array.shape[2]} tokens; while generating "

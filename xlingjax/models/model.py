@@ -134,7 +134,7 @@ class Model:
         tokens: ArrayLike,
         mask: ArrayLike | None = None,
         capture: taps.Capture = (),
-        edits: Mapping[str, taps.Edit] | None = None,
+        edits: taps.Edits | None = None,
         where: ArrayLike | None = None,
     ) -> Output:
         """One batch through the model, compiled once a shape, capture and set of edit fields.
@@ -168,7 +168,7 @@ def _run(
     mask: Bool[Array, "B T"],
     program: tuple[tuple[str, Any], ...],
     positions: dict[str, Array],
-    edits: dict[str, taps.Edit],
+    edits: dict[str, taps.Edit | taps.Splice],
     where: Bool[Array, "B T"],
 ) -> tuple[Array, dict[str, Any], dict[str, Array]]:
     capture = dict(program) | positions

@@ -71,7 +71,7 @@ def forward_pair(
     target_mask: Bool[Array, "B U"],
     *,
     capture: taps.Capture = (),
-    edits: Mapping[str, taps.Edit] | None = None,
+    edits: taps.Edits | None = None,
 ) -> tuple[Float[Array, "B U D"], dict[str, Any]]:
     """From the tokens of both sides to the decoder's last hidden state; for use inside `jit` and `grad`.
 
@@ -107,7 +107,7 @@ def forward_pair(
 @functools.partial(jax.jit, static_argnames=("config", "names"))
 def _run(
     params: Params, config: PairConfig, tokens: Array, mask: Array, targets: Array, target_mask: Array,
-    edits: dict[str, taps.Edit], names: tuple[tuple[str, str | None], ...],
+    edits: dict[str, taps.Edit | taps.Splice], names: tuple[tuple[str, str | None], ...],
 ) -> tuple[Array, dict[str, Any]]:
     return forward_pair(params, config, tokens, mask, targets, target_mask, capture=dict(names), edits=edits)
 
@@ -142,7 +142,7 @@ class EncoderDecoder:
     def __call__(
         self, tokens: ArrayLike, targets: ArrayLike, mask: ArrayLike | None = None,
         target_mask: ArrayLike | None = None, capture: Mapping[str, str | None] | Sequence[str] = (),
-        edits: Mapping[str, taps.Edit] | None = None,
+        edits: taps.Edits | None = None,
     ) -> tuple[Float[Array, "B U V"], dict[str, Any]]:
         """Logits at every target, and site -> what was captured there.
 

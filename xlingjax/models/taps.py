@@ -78,6 +78,36 @@ class Edit:
     where: Any = None
 
 
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Splice:
+    """`h' = function(h, params, rows)` in one layer of a site, at the positions `where`; padding is never edited.
+
+    What no `Edit` can say because it depends on `h`: a dictionary's reconstruction, one of its latents set to a value.
+
+    Args:
+        function: (h [B, T, F], params, rows) -> [B, T, F]. Programs are compiled once for each: give a function of a
+            module, or a frozen dataclass with `__call__`, never a new lambda each time.
+        params: pytree of arrays.
+        layer: int, which layer; 0 for `embed`. It is data, as `params` and `rows` are.
+        rows: pytree of arrays that lead with `[B|1]`, what differs between rows.
+        where: bool `[B|1, T]`, the edited positions; without it, every real token.
+
+    >>> def double(h, params, rows): return params * h
+    >>> Splice(double, jnp.float32(2), layer=1).where is None
+    True
+    """
+
+    function: Callable[[Array, Any, Any], Array] = dataclasses.field(metadata={"static": True})
+    params: Any = None
+    layer: Any = 0
+    rows: Any = None
+    where: Any = None
+
+
+Edits = Mapping[str, Edit | Splice]
+
+
 def check_sites(config: TransformerConfig, sites: Iterable[str]) -> None:
     """`InputError` that lists the sites of this model where one of `sites` is not among them."""
     known = site_shapes(config)
@@ -116,16 +146,30 @@ def read_capture(config: TransformerConfig, capture: Capture) -> dict[str, Reduc
     return wanted
 
 
-def edit_arrays(config: TransformerConfig, edits: Mapping[str, Edit]) -> dict[str, Edit]:
+def edit_arrays(config: TransformerConfig, edits: Edits) -> dict[str, Edit | Splice]:
     """The edits with every field an array (lists are none); `InputError` for an unknown site."""
     check_sites(config, edits)
+    out: dict[str, Edit | Splice] = {}
     for site, edit in edits.items():
-        if not isinstance(edit, Edit):
-            raise InputError(f"the edit of site {site!r} is {edit!r}; give an Edit")
-    return {
-        site: Edit(*(None if x is None else jnp.asarray(x) for x in _fields(edit).values()))
-        for site, edit in edits.items()
-    }
+        if isinstance(edit, Splice):
+            _check_splice(config, site, edit)
+            out[site] = jax.tree.map(jnp.asarray, edit)
+        elif isinstance(edit, Edit):
+            out[site] = Edit(*(None if x is None else jnp.asarray(x) for x in _fields(edit).values()))
+        else:
+            raise InputError(f"the edit of site {site!r} is {edit!r}; give an Edit or a Splice")
+    return out
+
+
+def _check_splice(config: TransformerConfig, site: str, splice: Splice) -> None:
+    """Where the layer is known (it may be traced), it has to exist."""
+    layers = site_shapes(config)[site][0]
+    if isinstance(splice.layer, jax.core.Tracer):
+        return
+    layer = np.asarray(splice.layer)
+    if layer.shape != () or not np.issubdtype(layer.dtype, np.integer) or not 0 <= layer < layers:
+        raise InputError(
+            f"layer of the splice of site {site!r} is {splice.layer!r}; give a whole number from 0 to {layers - 1}")
 
 
 def _fields(edit: Edit) -> dict[str, Any]:
@@ -134,12 +178,14 @@ def _fields(edit: Edit) -> dict[str, Any]:
 
 def read_edits(
     config: TransformerConfig,
-    edits: Mapping[str, Edit] | None,
+    edits: Edits | None,
     batch: int,
     length: int,
     dtype: DTypeLike,
-) -> dict[str, dict[str, Array]]:
+) -> dict[str, dict[str, Any]]:
     """Site -> field -> array `[L|1, B|1, T|1, F|1]` of what is present, `where` among it.
+
+    A splice is the field "splice" itself beside "on", bool `[L, 1, 1, 1]`, its layer.
 
     Errors: `InputError` for an unknown site, a shape or type that does not fit, a mask alone.
     """
@@ -148,6 +194,12 @@ def read_edits(
     for site, edit in edit_arrays(config, edits or {}).items():
         if site == "attn.pattern":
             raise InputError("site 'attn.pattern' cannot be edited; edit 'attn.heads' or 'attn.v'")
+        if isinstance(edit, Splice):
+            layers, units = shapes[site]
+            read[site] = {"splice": edit, "on": (jnp.arange(layers) == edit.layer).reshape(-1, 1, 1, 1)}
+            if edit.where is not None:
+                read[site]["where"] = _read_field(site, "where", edit.where, (layers, batch, length, units), dtype)
+            continue
         if edit.mask is not None and edit.value is None:
             raise InputError(f"the edit of site {site!r} has a mask without a value; give both")
         layers, units = shapes[site]
@@ -177,27 +229,32 @@ def _read_field(site: str, name: str, given: Any, full: tuple[int, ...], dtype: 
     return x if boolean else x.astype(dtype)
 
 
-def split_layers(edits: Mapping[str, Mapping[str, Array]]) -> tuple[dict, dict]:
+def split_layers(edits: Mapping[str, Mapping[str, Any]]) -> tuple[dict, dict]:
     """Edit fields that differ by layer, and without their layer axis those that all layers share.
 
     The former are scanned over: closing over them would cost their gradient L times its size.
     """
+    varies = lambda name, x: name != "splice" and x.shape[0] > 1
     by_layer = {
-        site: {name: x for name, x in fields.items() if x.shape[0] > 1}
+        site: {name: x for name, x in fields.items() if varies(name, x)}
         for site, fields in edits.items()
     }
     shared = {
-        site: {name: x[0] for name, x in fields.items() if x.shape[0] == 1}
+        site: {name: x if name == "splice" else x[0] for name, x in fields.items() if not varies(name, x)}
         for site, fields in edits.items()
     }
     return by_layer, shared
 
 
 def apply_edit(
-    h: Float[Array, "B T F"], fields: Mapping[str, Array], mask: Bool[Array, "B T"]
+    h: Float[Array, "B T F"], fields: Mapping[str, Any], mask: Bool[Array, "B T"]
 ) -> Float[Array, "B T F"]:
     """One site of one layer after its edit; `fields` without their layer axis."""
     new = h
+    if "splice" in fields:
+        splice = fields["splice"]
+        new = jax.lax.cond(fields["on"].reshape(()),
+                           lambda h: splice.function(h, splice.params, splice.rows).astype(h.dtype), lambda h: h, h)
     if "scale" in fields:
         new = new * fields["scale"]
     if "add" in fields:
@@ -223,7 +280,7 @@ class Taps:
     def __init__(
         self,
         capture: Mapping[str, Reduction],
-        edits: Mapping[str, Mapping[str, Array]],
+        edits: Mapping[str, Mapping[str, Any]],
         mask: Bool[Array, "B T"],
         where: Bool[Array, "B T"],
     ):

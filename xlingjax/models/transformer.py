@@ -22,7 +22,7 @@ from xlingjax.models.norm import Norm
 from xlingjax.models.positions import sinusoids
 from xlingjax.models.taps import (
     Capture,
-    Edit,
+    Edits,
     Taps,
     read_capture,
     read_edits,
@@ -245,7 +245,7 @@ def forward(
     mask: Bool[Array, "B T"],
     *,
     capture: Capture = (),
-    edits: Mapping[str, Edit] | None = None,
+    edits: Edits | None = None,
     where: Bool[Array, "B T"] | None = None,
     memory: tuple[Float[Array, "B M D"], Bool[Array, "B M"]] | None = None,
 ) -> tuple[Float[Array, "B T D"], dict[str, Any]]:
@@ -260,7 +260,7 @@ def forward(
             `"last"`, `"sum"`, `"argmax"`, `"positive"` (share of tokens above 0), `"position"` (mean
             weighted by place: 1, 2, ...), positions int `[B, P]` or a function
             `(h [B, T, F], where [B, T]) -> pytree`.
-        edits: site -> `Edit`.
+        edits: site -> `Edit` or `Splice`.
         where: tokens that reductions count, by default all real ones; padding never counts.
         memory: an encoder's output and mask, for blocks with cross-attention.
 
@@ -288,7 +288,7 @@ def extend(
     cache: Cache,
     *,
     capture: Capture = (),
-    edits: Mapping[str, Edit] | None = None,
+    edits: Edits | None = None,
     where: Bool[Array, "B T"] | None = None,
 ) -> tuple[Float[Array, "B T D"], dict[str, Any], Cache]:
     """`forward` of the tokens that follow those in the cache, which they see; and the cache with them.
@@ -313,7 +313,7 @@ def extend(
 
 def _run(
     params: Params, config: TransformerConfig, tokens: Array, mask: Array, cache: Cache | None, capture: Capture,
-    edits: Mapping[str, Edit] | None, where: Array | None, memory: tuple[Array, Array] | None = None,
+    edits: Edits | None, where: Array | None, memory: tuple[Array, Array] | None = None,
 ) -> tuple[Array, dict[str, Any], Cache | None]:
     if config.cross != (memory is not None):
         raise InputError("this decoder reads an encoder's output; run it by models.pair" if config.cross else
