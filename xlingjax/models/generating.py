@@ -115,7 +115,9 @@ def generate_tokens(
     where = {site: jnp.broadcast_to(True if edit.where is None else edit.where, (batch, prompt + new))
              for site, edit in edits.items()}
 
-    def at(start: Int[Array, ""] | int, length: int, real: Array) -> tuple[dict[str, taps.Edit | taps.Splice], dict[str, Array]]:
+    def at(
+        start: Int[Array, ""] | int, length: int, real: Array,
+    ) -> tuple[dict[str, taps.Edit | taps.Splice], dict[str, Array]]:
         """The edits of some slots, and how many real tokens of each row they reach."""
         parts = {site: jax.lax.dynamic_slice_in_dim(slots, start, length, axis=1) for site, slots in where.items()}
         return ({site: dataclasses.replace(edit, where=parts[site]) for site, edit in edits.items()},

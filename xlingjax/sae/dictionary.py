@@ -70,7 +70,8 @@ class Dictionary:
             where: bool[B|1, T], the positions; all by default.
         """
         if self.target is not None:
-            raise InputError("a transcoder reads one site and writes another, so latents of a site cannot be edited by it")
+            raise InputError(
+                "a transcoder reads one site and writes another, so latents of a site cannot be edited by it")
         return Splice(EditLatents(self.config), self.params, self.layer, latents, where)
 
     def require(self, model: Any) -> None:
@@ -82,8 +83,8 @@ class Dictionary:
                                  f"its sites are {', '.join(model.sites)}")
             layers, units = model.neurons((site,)).shapes[site]
             if not 0 <= layer < layers:
-                raise InputError(f"the dictionary {does} layer {layer} of {site!r}, and {model.name} has {layers}; give "
-                                 "a dictionary of this model")
+                raise InputError(f"the dictionary {does} layer {layer} of {site!r}, and {model.name} has {layers}; "
+                                 "give a dictionary of this model")
             if units != width:
                 raise InputError(f"the dictionary {does} {width} units at {site!r}, and {model.name} has {units}; give "
                                  "a dictionary of this model")
