@@ -26,7 +26,7 @@ from xlingjax.analyses.results import write_tree
 from xlingjax.corpora import mini_world, parallel_rows, read_parallel
 from xlingjax.errors import InputError
 from xlingjax.report.align_figures import agreement, clustered
-from xlingjax.report.align_page import align_summary, write_align_report
+from xlingjax.report.align_page import agreement_table, align_summary, write_align_report
 
 SETTINGS = AlignSettings(sentences=60, shuffles=3, batch_tokens=2048, unseen=("rus",))
 
@@ -172,6 +172,16 @@ def test_agreement_is_spearmans(run) -> None:
         "language": list(tiny_trace.LANGUAGES), "language_b": list(tiny_trace.LANGUAGES)})
     more, names = agreement(found, shared)
     assert names[-1] == "expert overlap" and np.isnan(more[-1, 0]), "what never varies agrees with nothing"
+
+
+def test_the_table_of_agreement_names_the_most_and_the_least_alike(run) -> None:
+    found = run[2]["alignment"].to_dataset(inherit=False)
+    values, names = agreement(found)
+    rows = {row[0]: row for row in agreement_table(found).rows}
+    cka = values[names.index("CKA")].copy()
+    cka[names.index("CKA")] = np.nan
+    assert rows["CKA"][2] == pytest.approx(np.nanmax(cka)) and rows["CKA"][4] == pytest.approx(np.nanmin(cka))
+    assert rows["CKA"][1] == names[int(np.nanargmax(cka))] and rows["CKA"][5] == pytest.approx(np.nanmedian(cka))
 
 
 def test_similar_languages_are_neighbours() -> None:

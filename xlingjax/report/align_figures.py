@@ -70,8 +70,15 @@ def _layer_panel(axes: Axes, at: xr.Dataset, names: tuple[str, ...], classes: Ma
         null, sd = band(at, name, classes["seen"])
         axes.fill_between(x, null - 2 * sd, null + 2 * sd, color=style.NULL, alpha=0.3, linewidth=0)
     axes.set_ylim(min(0, axes.get_ylim()[0]), max(1e-3, axes.get_ylim()[1]))
+    _named(axes, names)
+
+
+def _named(axes: Axes, names: tuple[str, ...]) -> None:
+    """A legend above the curves, where there is more than one measure."""
+    low, high = axes.get_ylim()
     if len(names) > 1:
-        axes.legend(fontsize=7)
+        axes.set_ylim(low, high + 0.22 * (high - low))
+        axes.legend(fontsize=6, ncols=len(names), loc="upper center", columnspacing=0.8, handlelength=1.2)
 
 
 def over_training(found: xr.Dataset, classes: Mapping[str, np.ndarray]) -> Figure:
@@ -91,8 +98,8 @@ def over_training(found: xr.Dataset, classes: Mapping[str, np.ndarray]) -> Figur
                 axes.fill_between(x, null - 2 * sd, null + 2 * sd, color=style.NULL, alpha=0.3, linewidth=0)
             axes.set_xticks(x, labels, rotation=40, ha="right")
             axes.set_ylim(min(0, axes.get_ylim()[0]), None)
-            axes.set_title(title)
-            axes.legend(fontsize=7)
+            axes.set_title(f"{title}, layer {layer}" if len(names) == 1 else title)
+            _named(axes, names)
         return Figure("align_training", style.png(canvas), "measures over checkpoints", (
             "Each measure in the layer where it stands highest above its null at the last checkpoint. Grey: "
             "translations shuffled, two standard deviations. Dotted: pairs with a language that training did not see. "
@@ -187,7 +194,7 @@ def agreement(found: xr.Dataset, overlap: xr.DataArray | None = None) -> tuple[n
 def agreement_figure(found: xr.Dataset, overlap: xr.DataArray | None = None) -> Figure:
     """Which measures put pairs of languages in the same order."""
     values, names = agreement(found, overlap)
-    with style.figure(width=7.4, height=6.0) as (canvas, grid):
+    with style.figure(width=9.0, height=7.0) as (canvas, grid):
         image = style.heat(grid[0, 0], values, names, names, 1.0, signed=True)
         canvas.colorbar(image, ax=grid[0, 0], label="Spearman's correlation")
         pairs = found.sizes["language"] * (found.sizes["language"] - 1) // 2

@@ -49,7 +49,7 @@ def build(tree: xr.DataTree, overlap: xr.DataArray | None = None) -> list[Sectio
         Section("Between languages", [
             figures.matrices(found, name, figures.best_layer(found, name, classes["seen"]))
             for name in figures.MATRICES]),
-        Section("Do the measures agree?", [figures.agreement_figure(found, overlap)]),
+        Section("Do the measures agree?", [figures.agreement_figure(found, overlap), agreement_table(found, overlap)]),
         Section("The shape of each language", [figures.shape(found), figures.picture(_dataset(tree, "geometry"))]),
         *([Section("Which language the layers speak", [figures.lens(_dataset(tree, "lens"))])]
           if "lens" in tree.children else [])]
@@ -63,22 +63,37 @@ def align_section(tree: xr.DataTree) -> Section:
 
 
 def align_table(found: xr.Dataset, classes: Mapping[str, np.ndarray]) -> Table:
-    """Each measure in its best layer at each checkpoint, beside its null and chance."""
+    """Each measure in its best layer at the first and the last checkpoint, beside its null and chance."""
     chance = json.loads(found.attrs["chance"])
     rows: list[list[object]] = []
-    for label in found["checkpoint"].values:
-        for name in MAIN:
-            layer = figures.best_layer(found, name, classes["seen"])
+    labels = dict.fromkeys(found["checkpoint"].values[[0, -1]])
+    for name in MAIN:
+        layer = figures.best_layer(found, name, classes["seen"])
+        for label in labels:
             at = found.sel(checkpoint=label, layer=layer)
             null, sd = figures.band(at, name, classes["seen"])
             of = lambda pairs, at=at, name=name: (
                 float(figures.mean_both(at[name], classes[pairs])) if pairs in classes else float("nan"))
-            rows.append([str(label), figures.NAMES[name], layer, of("seen"), float(null), float(null + 2 * sd),
+            rows.append([figures.NAMES[name], str(label), layer, of("seen"), float(null), float(null + 2 * sd),
                          chance.get(name, float("nan")), of("unseen")])
-    return Table(["checkpoint", "measure", "layer", "mean over pairs", "translations shuffled", "its band",
+    return Table(["measure", "checkpoint", "layer", "mean over pairs", "translations shuffled", "its band",
                   "chance", "pairs with an unseen language"], rows,
                  "In the layer where the measure stands highest above its null at the last checkpoint; band: null plus "
                  "two standard deviations over shuffles; chance: what theory says of independent vectors")
+
+
+def agreement_table(found: xr.Dataset, overlap: xr.DataArray | None = None) -> Table:
+    """For each measure, which other one puts the pairs of languages in the most, and the least, similar order."""
+    values, names = figures.agreement(found, overlap)
+    rows: list[list[object]] = []
+    for i, name in enumerate(names):
+        others = [j for j in range(len(names)) if j != i and np.isfinite(values[i, j])]
+        if others:
+            most, least = (pick(others, key=lambda j, row=values[i]: row[j]) for pick in (max, min))
+            rows.append([name, names[most], float(values[i, most]), names[least], float(values[i, least]),
+                         float(np.median(values[i, others]))])
+    return Table(["measure", "agrees most with", "by", "agrees least with", "by", "median over the others"], rows,
+                 "Spearman's correlation over pairs of languages at the last checkpoint, mean over layers")
 
 
 def align_summary(tree: xr.DataTree) -> list[str]:
@@ -96,7 +111,7 @@ def align_summary(tree: xr.DataTree) -> list[str]:
         at = last.sel(layer=layer)
         null, sd = figures.band(at, name, classes["seen"])
         value = float(figures.mean_both(at[name], classes["seen"]))
-        text = f"{figures.NAMES[name]} {value:.2f} (shuffled {float(null):.2f}, layer {layer})"
+        text = f"{figures.NAMES[name]} {value:.3f} (shuffled {float(null):.3f}, layer {layer})"
         (above if value > null + 2 * sd else below).append(text)
     out = [f"Checkpoint {label}, {found.attrs['sentences']} sentences in {found.sizes['language']} languages: "
            + ("translations are more alike than other sentences by " + "; ".join(above) if above
@@ -107,10 +122,10 @@ def align_summary(tree: xr.DataTree) -> list[str]:
     mexa = figures.mean_both(found["mexa"].sel(layer=layer), classes["seen"])
     if len(mexa) > 1:
         out.append(f"From checkpoint {found['checkpoint'].values[0]} to {label} the share of sentences that are "
-                   f"nearest to their own translation both ways (MEXA) goes from {mexa[0]:.2f} to {mexa[-1]:.2f}.")
+                   f"nearest to their own translation both ways (MEXA) goes from {mexa[0]:.3f} to {mexa[-1]:.3f}.")
     if "unseen" in classes:
         unseen = float(figures.mean_both(last["mexa"].sel(layer=layer), classes["unseen"]))
-        out.append(f"With a language that training did not see it is {unseen:.2f}.")
+        out.append(f"With a language that training did not see it is {unseen:.3f}.")
     out.append("Translations share names, numerals and length, which alone align vectors: compare with the embedding "
                "(layer 0), and with the first checkpoint. One pre-training run, descriptive.")
     return out

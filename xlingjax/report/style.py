@@ -75,10 +75,11 @@ def heat(axes: Axes, values: np.ndarray, rows: list[str], columns: list[str], to
     axes.set_xticks(range(len(columns)), columns, rotation=40, ha="right")
     axes.set_yticks(range(len(rows)), rows)
     axes.grid(False)
+    digits = 3 if top < 0.1 else 2
     for (a, b), value in np.ndenumerate(values):
         if not np.isnan(value):
             dark = abs(value) > 0.6 * top if signed else value < 0.55 * top
-            axes.text(b, a, f"{value:z.2f}", ha="center", va="center", fontsize=7, color="white" if dark else "black")
+            axes.text(b, a, f"{value:z.{digits}f}", ha="center", va="center", fontsize=7, color="white" if dark else "black")
     return image
 
 
