@@ -89,7 +89,7 @@ def agreement_table(found: xr.Dataset, overlap: xr.DataArray | None = None) -> T
     for i, name in enumerate(names):
         others = [j for j in range(len(names)) if j != i and np.isfinite(values[i, j])]
         if others:
-            most, least = (pick(others, key=lambda j, row=values[i]: row[j]) for pick in (max, min))
+            most, least = others[int(values[i, others].argmax())], others[int(values[i, others].argmin())]
             rows.append([name, names[most], float(values[i, most]), names[least], float(values[i, least]),
                          float(np.median(values[i, others]))])
     return Table(["measure", "agrees most with", "by", "agrees least with", "by", "median over the others"], rows,

@@ -79,7 +79,8 @@ def heat(axes: Axes, values: np.ndarray, rows: list[str], columns: list[str], to
     for (a, b), value in np.ndenumerate(values):
         if not np.isnan(value):
             dark = abs(value) > 0.6 * top if signed else value < 0.55 * top
-            axes.text(b, a, f"{value:z.{digits}f}", ha="center", va="center", fontsize=7, color="white" if dark else "black")
+            axes.text(b, a, f"{value:z.{digits}f}", ha="center", va="center", fontsize=7,
+                      color="white" if dark else "black")
     return image
 
 
