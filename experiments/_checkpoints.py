@@ -2,8 +2,8 @@
 
 from absl import flags
 
+from xlingjax.analyses.sources import Source, expand, sources
 from xlingjax.analyses.trace.settings import TraceSettings
-from xlingjax.analyses.trace.sources import Source, expand, sources
 from xlingjax.errors import InputError
 
 FLAGS = flags.FLAGS

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from absl import flags
 
-from xlingjax.analyses.trace.sources import Source, sources
+from xlingjax.analyses.sources import Source, sources
 from xlingjax.corpora import Corpus, mini_world
 from xlingjax.training.loop import pretrain
 from xlingjax.training.settings import Settings

@@ -7,8 +7,8 @@ from absl import flags
 
 from experiments import _checkpoints
 from experiments._checkpoints import checkpoints
+from xlingjax.analyses.sources import Source
 from xlingjax.analyses.trace.settings import TraceSettings
-from xlingjax.analyses.trace.sources import Source
 from xlingjax.corpora import Corpus, read_concepts, read_conllu, read_sib200
 from xlingjax.errors import InputError
 

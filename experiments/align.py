@@ -26,7 +26,7 @@ from experiments._main import run
 from experiments._results import read_result
 from xlingjax.analyses.alignment import POOLS, AlignSettings, align
 from xlingjax.analyses.results import write_tree
-from xlingjax.analyses.trace.sources import Source
+from xlingjax.analyses.sources import Source
 from xlingjax.corpora import Corpus, mini_world, read_conllu, read_parallel, read_sib200
 from xlingjax.errors import InputError
 from xlingjax.report.align_page import align_summary, write_align_report

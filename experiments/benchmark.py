@@ -40,9 +40,9 @@ from xlingjax.kernels.experts import expert_sets, set_overlap
 from xlingjax.kernels.geometry import shape_of
 from xlingjax.kernels.probing import fit_probes
 from xlingjax.kernels.ranking import average_precision
+from xlingjax.markdown import markdown
 from xlingjax.models import Edit, load_model
 from xlingjax.progress import progress
-from xlingjax.report.markdown import markdown
 from xlingjax.responses.collecting import collect
 
 PARTS = ("ranking", "probes", "capture", "cold", "generation", "alignment")

@@ -19,18 +19,18 @@ from absl import flags
 from experiments._machine import machine
 from experiments._main import run
 from xlingjax.analyses.concept_experts import concept_experts
+from xlingjax.analyses.sources import sources
 from xlingjax.analyses.trace import trace
 from xlingjax.analyses.trace.settings import TraceSettings
-from xlingjax.analyses.trace.sources import sources
 from xlingjax.corpora import mini_world
 from xlingjax.corpora.tokenising import Tokens
 from xlingjax.errors import InputError
 from xlingjax.files import write_whole
 from xlingjax.kernels.ranking import average_precision
+from xlingjax.markdown import markdown
 from xlingjax.models import Model, init_params, save_model
 from xlingjax.progress import progress
 from xlingjax.report import style
-from xlingjax.report.markdown import markdown
 from xlingjax.responses import collect
 from xlingjax.training.shapes import small_config
 from xlingjax.training.tokenizer import train_tokenizer

@@ -10,9 +10,9 @@ from absl import flags
 
 from experiments._main import run
 from xlingjax.errors import InputError
+from xlingjax.markdown import markdown
 from xlingjax.models.families import FAMILIES
 from xlingjax.models.series import KNOWN
-from xlingjax.report.markdown import markdown
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("name", "", "only repositories whose pattern holds this, whatever its case")

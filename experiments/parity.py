@@ -16,8 +16,8 @@ from experiments._machine import machine
 from experiments._main import run
 from experiments._parity_cases import CASES
 from xlingjax.errors import InputError
+from xlingjax.markdown import markdown
 from xlingjax.progress import progress
-from xlingjax.report.markdown import markdown
 
 FLAGS = flags.FLAGS
 flags.DEFINE_list("families", [], "cases by name; all by default")

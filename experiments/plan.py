@@ -29,10 +29,10 @@ from xlingjax.analyses.sweep import Work, cost, operations_per_token
 from xlingjax.corpora.tokenising import Tokens
 from xlingjax.errors import InputError
 from xlingjax.kernels.ranking import average_precision
+from xlingjax.markdown import markdown
 from xlingjax.models import Model, TransformerConfig, init_params
 from xlingjax.models.families import FAMILIES
 from xlingjax.models.placing import abstract_model, parameter_bytes
-from xlingjax.report.markdown import markdown
 from xlingjax.responses import collect, plan
 from xlingjax.sharding import AXES, batch_shards, device_memory, make_mesh
 

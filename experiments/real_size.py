@@ -32,10 +32,10 @@ from xlingjax.analyses.reading import DENSE_BYTES
 from xlingjax.corpora import read_sib200
 from xlingjax.errors import InputError
 from xlingjax.files import write_whole
+from xlingjax.markdown import markdown
 from xlingjax.models import init_params
 from xlingjax.models.families import FAMILIES
 from xlingjax.models.weights.writing import named_tensors, write_safetensors
-from xlingjax.report.markdown import markdown
 from xlingjax.training.tokenizer import train_tokenizer
 
 FLAGS = flags.FLAGS

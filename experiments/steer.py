@@ -27,9 +27,9 @@ from experiments._embedded import pretrained
 from experiments._main import run
 from experiments._sources import NAMED, named
 from xlingjax.analyses.results import write_tree
+from xlingjax.analyses.sources import Source
 from xlingjax.analyses.steering import SteerSettings, steer
 from xlingjax.analyses.steering.settings import POSITIONS, SWITCHES, VALUES
-from xlingjax.analyses.trace.sources import Source
 from xlingjax.corpora import Corpus, mini_world
 from xlingjax.errors import InputError
 from xlingjax.report.steer_page import steer_summary, write_steer_report

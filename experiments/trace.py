@@ -29,9 +29,9 @@ from xlingjax import hosts
 from xlingjax.analyses.language_neurons import METHODS
 from xlingjax.analyses.language_probe import ProbeSettings
 from xlingjax.analyses.results import write_tree
+from xlingjax.analyses.sources import Source
 from xlingjax.analyses.trace import trace, trace_part
 from xlingjax.analyses.trace.settings import TraceSettings, require_fit
-from xlingjax.analyses.trace.sources import Source
 from xlingjax.analyses.trace.tables import expertise_table, summary_markdown, summary_table
 from xlingjax.analyses.trace.usable import usable
 from xlingjax.corpora import Corpus, mini_world

@@ -40,7 +40,7 @@ TRACE = (
 import dataclasses
 sys.path.insert(0, sys.argv[2])
 import tiny_trace
-from xlingjax.analyses.trace.sources import sources
+from xlingjax.analyses.sources import sources
 from xlingjax.analyses.trace import trace
 from xlingjax.report.trace_page import write_report
 corpus = tiny_trace.corpus().language("eng", "spa").with_concepts(tiny_trace.corpus().concepts[:2])

@@ -8,8 +8,8 @@ import jax
 import numpy as np
 
 from xlingjax.analyses.language_probe import ProbeSettings
+from xlingjax.analyses.sources import Source, sources
 from xlingjax.analyses.trace.settings import TraceSettings
-from xlingjax.analyses.trace.sources import Source, sources
 from xlingjax.corpora import Corpus, mini_world
 from xlingjax.models import Model, init_params, save_model
 from xlingjax.training.shapes import small_config

@@ -10,9 +10,9 @@ import pytest
 from xlingjax.analyses.planted import model as planted_model
 from xlingjax.analyses.planted import model_table as table
 from xlingjax.analyses.planted import responses as planted
+from xlingjax.analyses.sources import sources
 from xlingjax.analyses.trace import trace
 from xlingjax.analyses.trace.settings import TraceSettings
-from xlingjax.analyses.trace.sources import sources
 from xlingjax.errors import InputError
 from xlingjax.kernels import resampling
 from xlingjax.models import save_model, taps

@@ -10,8 +10,8 @@ import jax
 import pytest
 import tiny_trace
 
+from xlingjax.analyses import sources as sources_of
 from xlingjax.analyses.results import write_tree
-from xlingjax.analyses.trace import sources as sources_of
 from xlingjax.analyses.trace import trace, trace_part
 from xlingjax.errors import InputError
 from xlingjax.files import locked

@@ -7,9 +7,10 @@ import shutil
 import pytest
 import tiny_trace
 
+from xlingjax.analyses import finished
 from xlingjax.analyses.results import write_tree
-from xlingjax.analyses.trace import finished, trace
-from xlingjax.analyses.trace.sources import sources
+from xlingjax.analyses.sources import sources
+from xlingjax.analyses.trace import trace
 from xlingjax.errors import InputError
 from xlingjax.models import save_model
 from xlingjax.training.tokenizer import train_tokenizer

@@ -19,7 +19,7 @@ from jaxtyping import Float, Int
 from xlingjax.analyses.checkpoints import join_checkpoints, over_checkpoints
 from xlingjax.analyses.logit_lens import logit_lens
 from xlingjax.analyses.reading import longest
-from xlingjax.analyses.trace.sources import Source
+from xlingjax.analyses.sources import Source
 from xlingjax.corpora.corpus import Corpus
 from xlingjax.corpora.parallel import parallel_rows
 from xlingjax.errors import InputError, require_least

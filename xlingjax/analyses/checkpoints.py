@@ -10,9 +10,9 @@ import numpy as np
 import xarray as xr
 
 from xlingjax import hosts
+from xlingjax.analyses.finished import RESULT, is_finished, record, recorded, sign
 from xlingjax.analyses.results import read_tree, write_tree
-from xlingjax.analyses.trace.finished import RESULT, is_finished, record, recorded, sign
-from xlingjax.analyses.trace.sources import Source, load_source
+from xlingjax.analyses.sources import Source, load_source
 from xlingjax.errors import InputError
 from xlingjax.files import locked
 from xlingjax.models import Model

@@ -20,7 +20,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 
 from xlingjax.analyses.checkpoints import join_checkpoints, over_checkpoints
 from xlingjax.analyses.reading import longest
-from xlingjax.analyses.trace.sources import Source
+from xlingjax.analyses.sources import Source
 from xlingjax.corpora.tokenising import tokenise
 from xlingjax.corpora.words import Treebank, word_positions
 from xlingjax.errors import InputError, require_least

@@ -2,24 +2,38 @@
 
 import json
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import xarray as xr
 
-from xlingjax.analyses.steering.conditions import CONTROLS, EXPERTS, RANDOM, UNFORCED
-from xlingjax.analyses.steering.switching import KINDS
 from xlingjax.report import style
 from xlingjax.report.page import Figure, Slides
 
 UNDETERMINED = "undetermined"
-MAIN = (EXPERTS, *CONTROLS)
-COLOURS = {name: style.NULL if name == UNFORCED else colour
-           for name, colour in zip((EXPERTS, RANDOM, CONTROLS[2], UNFORCED), style.PALETTE)}
+
+
+class Roles(NamedTuple):
+    """The names of the conditions that every figure shows."""
+
+    experts: str
+    random: str
+    as_perplexed: str
+    unforced: str
+
+    def colours(self) -> dict[str, str]:
+        """One colour a condition; grey for what no neuron was forced in."""
+        return {name: style.NULL if name == self.unforced else colour for name, colour in zip(self, style.PALETTE)}
+
+
+def roles(effects: xr.Dataset) -> Roles:
+    """As the experiment names them."""
+    return Roles(**json.loads(effects.attrs["roles"]))
 
 
 def main_conditions(effects: xr.Dataset) -> list[str]:
     """Conditions but for the other doses, which have a figure of their own."""
-    doses = {name for both in json.loads(effects.attrs["doses"]).values() for name in both} - set(MAIN)
+    doses = {name for both in json.loads(effects.attrs["doses"]).values() for name in both} - set(roles(effects))
     return [str(name) for name in effects["condition"].values if str(name) not in doses]
 
 
@@ -65,17 +79,19 @@ def over_training(effects: xr.Dataset) -> Figure:
     source = effects.attrs["source_language"]
     checkpoints = [str(name) for name in effects["checkpoint"].values]
     x = np.arange(len(checkpoints))
+    named = roles(effects)
+    main = (named.experts, *json.loads(effects.attrs["controls"]))
     with style.figure(2, width=8.6, height=3.6) as (canvas, grid):
         for axes, what, title in zip(grid[0], ("share", "joint"), (
                 f"texts in {source}", f"texts in {source} that show the concept")):
-            for i, name in enumerate(MAIN):
+            for i, name in enumerate(main):
                 if name not in effects["condition"].values:
                     continue
                 at = effects.sel(condition=name).sel({"verdict" if what == "share" else "language": source})
                 low, high = at[what] - at[f"{what}_low"], at[f"{what}_high"] - at[what]
                 shift = (i - 1.5) * 0.08
                 axes.errorbar(x + shift, at[what], yerr=[np.maximum(low, 0), np.maximum(high, 0)], capsize=2,
-                              color=COLOURS[name],
+                              color=named.colours()[name],
                               marker=style.MARKERS[i], label=name)
             axes.set_xticks(x, checkpoints, rotation=40, ha="right")
             axes.set_xlabel("checkpoint")
@@ -94,18 +110,20 @@ def dose(effects: xr.Dataset) -> Figure:
     doses = sorted((int(k), names) for k, names in json.loads(effects.attrs["doses"]).items())
     last, source = effects.isel(checkpoint=-1), effects.attrs["source_language"]
     ticks = [k for k, _ in doses]
+    named = roles(effects)
+    colour = named.colours()
     with style.figure(3, width=9.6, height=3.2) as (canvas, grid):
         for axes, what, where, label in (
                 (grid[0, 0], "d_share", {"verdict": source}, f"texts in {source}, minus unforced"),
                 (grid[0, 1], "d_joint", {"language": source}, f"in {source} with the concept, minus unforced"),
                 (grid[0, 2], "d_nats", {}, "nats a token, minus unforced")):
             axes.axhline(0, color=style.NULL, linewidth=0.8)
-            for kind, label_of in enumerate((EXPERTS, RANDOM)):
+            for kind, label_of in enumerate((named.experts, named.random)):
                 known = [(k, names[kind]) for k, names in doses if names[kind] in last["condition"].values]
                 values = last.sel(where).sel(condition=[name for _, name in known])
                 x = [k for k, _ in known]
-                axes.plot(x, values[what], marker=style.MARKERS[kind], color=COLOURS[label_of], label=label_of)
-                axes.fill_between(x, values[f"{what}_low"], values[f"{what}_high"], color=COLOURS[label_of], alpha=0.18,
+                axes.plot(x, values[what], marker=style.MARKERS[kind], color=colour[label_of], label=label_of)
+                axes.fill_between(x, values[f"{what}_low"], values[f"{what}_high"], color=colour[label_of], alpha=0.18,
                                   linewidth=0)
             axes.axvline(effects.attrs["k"], color=style.NULL, linestyle=":")
             axes.set_xscale("log")
@@ -129,10 +147,10 @@ def switching(switched: xr.Dataset) -> Slides:
     figures = []
     for label in labels:
         with style.figure(2, width=9.6, height=0.42 * len(names) + 2.2, sharey=True) as (canvas, grid):
-            for axes, kind in zip(grid[0], KINDS):
+            for axes, kind in zip(grid[0], switched["kind"].values):
                 values = switched["d_share"].sel(checkpoint=label, kind=kind).transpose("switched", "verdict").values
                 image = style.heat(axes, values, names, verdicts, top, signed=True)
-                axes.set_title(kind)
+                axes.set_title(str(kind))
                 axes.set_xlabel("language of the texts")
             grid[0, 0].set_ylabel("switched on")
             canvas.colorbar(image, ax=list(grid[0]), label="share of texts, minus unforced", shrink=0.8)

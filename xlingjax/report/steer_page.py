@@ -8,16 +8,10 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from xlingjax.analyses.steering.claims import LEVEL, claims
-from xlingjax.analyses.steering.conditions import AS_PERPLEXED, CONTROLS, EXPERTS, RANDOM, UNFORCED
-from xlingjax.analyses.steering.switching import KINDS
-from xlingjax.kernels.traces import holm
 from xlingjax.report import steer_figures as figures
 from xlingjax.report.page import Markup, Section, Table, render, write
 
 SHOWN = 4  # texts a condition
-NAMES = {RANDOM: "what random neurons do that move the residual stream as far",
-         AS_PERPLEXED: "what unforced texts show that are as perplexed"}
 
 
 def write_steer_report(tree: xr.DataTree, folder: str | Path) -> Path:
@@ -56,35 +50,34 @@ def _dataset(tree: xr.DataTree, name: str) -> xr.Dataset:
 
 
 def steer_summary(tree: xr.DataTree) -> list[str]:
-    """The sentences at the head of the page, each decided by a rule.
-
-    The rule of a claim is that of `steering.claims`; English "wins" only above its share without any edit.
-    """
+    """The sentences at the head of the page, each decided by the rule of the tree's `claims`."""
     effects = _dataset(tree, "effects")
     source, concept = effects.attrs["source_language"], effects.attrs["concept"]
-    found, joint = claims(effects), claims(effects, "joint")
+    found, joint = (_dataset(tree, "claims").sel(what=what) for what in ("share", "joint"))
+    named = figures.roles(effects)
+    controls = json.loads(effects.attrs["controls"])
     out = []
     for label in effects["checkpoint"].values:
         at = effects.sel(checkpoint=label)
-        forced = at.sel(condition=EXPERTS)
+        forced = at.sel(condition=named.experts)
         if np.isnan(float(forced["nats"])):
             out.append(f"Checkpoint {label}: no experts.")
             continue
         beside = [f"{source} {_change(forced, 'share', verdict=source)} against unforced"]
         beside += [f"{name} {_change(at.sel(condition=name), 'share', verdict=source)}"
-                   for name in CONTROLS[1:] if name in at["condition"].values]
+                   for name in controls[1:] if name in at["condition"].values]
         rises = [str(name) for name in at["language"].values if name != source and _rose(found, label, name)]
-        out.append(f"Checkpoint {label}: {_verdict(found, label, source, f'the share of {source}')} "
+        out.append(f"Checkpoint {label}: {_verdict(found, named, label, source, f'the share of {source}')} "
                    f"({'; '.join(beside)})." + (f" Beyond all controls rise: {', '.join(rises)}." if rises else ""))
         if not np.isnan(float(forced["d_joint"].sel(language=source))):
-            out.append(f"Checkpoint {label}: "
-                       f"{_verdict(joint, label, source, f'the share of texts in {source} that show “{concept}”')} "
+            what = f"the share of texts in {source} that show “{concept}”"
+            out.append(f"Checkpoint {label}: {_verdict(joint, named, label, source, what)} "
                        f"({_change(forced, 'joint', language=source)} against unforced).")
-    last = effects.isel(checkpoint=-1).sel(condition=EXPERTS)
+    last = effects.isel(checkpoint=-1).sel(condition=named.experts)
     out.append(f"Fluency at the last checkpoint: {float(last['d_nats']):+.2f} nats a token against unforced "
                f"[{float(last['d_nats_low']):+.2f}, {float(last['d_nats_high']):+.2f}].")
     if "switched" in tree.children:
-        out.append(_switching_words(_dataset(tree, "switched")))
+        out.append(_switching_words(_dataset(tree, "switched"), _dataset(tree, "claims").attrs["level"]))
     out.append("One pre-training run: intervals and tests are over seeds of generation and say nothing of other runs.")
     return out
 
@@ -94,24 +87,25 @@ def _rose(found: xr.Dataset, label: str, name: str) -> bool:
     return bool(one["claimed"]) and float(one["change"]) > 0
 
 
-def _verdict(found: xr.Dataset, label: str, language: str, what: str) -> str:
+def _verdict(found: xr.Dataset, named: figures.Roles, label: str, language: str, what: str) -> str:
     one = found.sel(checkpoint=label, language=language)
     if bool(one["claimed"]):
         return (f"forcing {'raises' if float(one['change']) > 0 else 'lowers'} {what} beyond every control "
                 f"(p = {float(one['p']):.2g}, Holm over languages and checkpoints)")
     nearest = str(one["nearest"].item())
-    if nearest == UNFORCED:
+    beyond = {named.random: "what random neurons do that move the residual stream as far",
+              named.as_perplexed: "what unforced texts show that are as perplexed"}
+    if nearest == named.unforced:
         return f"forcing changes {what} by nothing that can be told"
-    return f"forcing does not change {what} beyond {NAMES[nearest]}"
+    return f"forcing does not change {what} beyond {beyond[nearest]}"
 
 
-def _switching_words(switched: xr.Dataset) -> str:
+def _switching_words(switched: xr.Dataset, level: float) -> str:
     last = switched.isel(checkpoint=-1)
-    p = holm(last["p"].values)
-    own = [float(last["d_share"].sel(switched=name, kind=KINDS[0], verdict=name)) for name in last["switched"].values]
-    other = [float(last["d_share"].sel(switched=name, kind=KINDS[1], verdict=name)) for name in last["switched"].values]
-    works = [str(name) for name, change, than, q in zip(last["switched"].values, own, other, p)
-             if q < LEVEL and change > than]
+    own, other = ([float(last["d_share"].sel(switched=name, kind=kind, verdict=name)) for name in
+                   last["switched"].values] for kind in switched["kind"].values)
+    works = [str(name) for name, change, than, q in zip(last["switched"].values, own, other, last["q"].values)
+             if q < level and change > than]
     return (f"Switching a language's own neurons on at the last checkpoint changes its share by {np.mean(own):+.2f} on "
             f"average, random neurons by {np.mean(other):+.2f}; above random (Holm over languages): "
             f"{', '.join(works) if works else 'none'}.")
@@ -154,14 +148,13 @@ def _switching(switched: xr.Dataset) -> Table:
     rows = []
     for label in switched["checkpoint"].values:
         at = switched.sel(checkpoint=label)
-        p = holm(at["p"].values)
-        for name, q in zip(at["switched"].values, p):
+        for name, q in zip(at["switched"].values, at["q"].values):
             one = at.sel(switched=name, verdict=name)
             change = [f"{float(kind['d_share']):+.2f} [{float(kind['low']):+.2f}, {float(kind['high']):+.2f}]"
-                      for kind in (one.sel(kind=kind) for kind in KINDS)]
+                      for kind in (one.sel(kind=kind) for kind in at["kind"].values)]
             nats = at["nats"].sel(switched=name)
             rows.append([str(label), str(name), int(one["neurons"]), float(at["unforced"].sel(verdict=name)), *change,
-                         float(q), *(float(nats.sel(kind=kind)) for kind in KINDS)])
+                         float(q), *(float(nats.sel(kind=kind)) for kind in at["kind"].values)])
     return Table(["checkpoint", "language", "neurons", "its share unforced", "change by its neurons",
                   "by random neurons", "p (Holm over languages)", "nats a token: its neurons", "random"], rows,
                  "Each language's neurons set to their median over its sentences, at every position; random neurons "

@@ -25,6 +25,7 @@ from xlingjax.neurons import NeuronIndex
 
 UNFORCED, EXPERTS, RANDOM = "unforced", "experts", "random neurons"
 AS_PERPLEXED = "unforced, as perplexed"
+ROLES = {"unforced": UNFORCED, "experts": EXPERTS, "random": RANDOM, "as_perplexed": AS_PERPLEXED}
 CONTROLS = (UNFORCED, RANDOM, AS_PERPLEXED)  # what an effect of the experts must exceed, each of them
 DOSES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000)
 

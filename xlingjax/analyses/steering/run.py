@@ -12,11 +12,14 @@ import xarray as xr
 
 from xlingjax.analyses.checkpoints import checkpoint_coordinates, over_checkpoints
 from xlingjax.analyses.reading import Matrix, longest
+from xlingjax.analyses.sources import Source
 from xlingjax.analyses.steering import effects
+from xlingjax.analyses.steering.claims import LEVEL, claims
 from xlingjax.analyses.steering.conditions import (
     AS_PERPLEXED,
     CONTROLS,
     EXPERTS,
+    ROLES,
     UNFORCED,
     Chosen,
     Condition,
@@ -27,13 +30,13 @@ from xlingjax.analyses.steering.conditions import (
 from xlingjax.analyses.steering.settings import SteerSettings
 from xlingjax.analyses.steering.summary import summarise
 from xlingjax.analyses.steering.switching import switch_on
-from xlingjax.analyses.trace.sources import Source
 from xlingjax.corpora.corpus import Corpus
 from xlingjax.errors import InputError
 from xlingjax.files import claim
 from xlingjax.judging.concepts import ConceptJudge, fit_concepts
 from xlingjax.judging.languages import UNDETERMINED, LanguageJudge, LibraryLanguages, confusion, fit_languages
 from xlingjax.kernels.resampling import document_halves, independent_blocks
+from xlingjax.kernels.traces import holm
 from xlingjax.models import Model
 from xlingjax.progress import progress
 from xlingjax.responses.collecting import collect
@@ -84,9 +87,10 @@ def steer(
         say: gets one line a checkpoint.
 
     Returns:
-        `effects` over checkpoints (see `summary.summarise`, with `displacement`, `neurons` of each condition),
+        `effects` over checkpoints (see `summary.summarise`, with `displacement`, `neurons` of each condition), `claims`
+        by `what` ("share", "joint"; see `claims.claims`),
         `experts`, the forced neurons, `samples`, texts to read, `judges`, how they err, `switched`, what switching
-        on each language's neurons does (`switching.switch_on`).
+        on each language's neurons does (`switching.switch_on`; `q`: its p by Holm's method over languages).
 
     Raises:
         InputError: checkpoints, corpus and settings do not fit, or the workdir holds another experiment.
@@ -261,6 +265,13 @@ def _join(
             data_vars="all", fill_value=_missing(parts[0])).assign_coords(
             checkpoint_coordinates(sources))
     joined["judges"] = found[-1]["judges"]
+    joined["effects"].attrs |= {"roles": json.dumps(ROLES), "controls": json.dumps(CONTROLS)}
+    said = ["share", "joint"]
+    joined["claims"] = xr.concat([claims(joined["effects"], what) for what in said], "what").assign_coords(
+        what=said).assign_attrs(level=LEVEL)
+    if "switched" in joined:
+        p = joined["switched"]["p"].transpose("checkpoint", "switched")
+        joined["switched"]["q"] = p.dims, np.stack([holm(one) for one in p.values])
     tree = xr.DataTree.from_dict(joined)
     tree.attrs = {"model": sources[0].name, "corpus": corpus.name, "corpus_fingerprint": corpus.fingerprint,
                   "settings": json.dumps(dataclasses.asdict(settings)), "judge": judge}

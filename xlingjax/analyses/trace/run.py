@@ -18,15 +18,15 @@ from xlingjax.analyses import health
 from xlingjax.analyses.checkpoints import checkpoint_coordinates
 from xlingjax.analyses.concept_experts import concept_experts
 from xlingjax.analyses.experts import pieces
+from xlingjax.analyses.finished import FORMAT, RESULT, is_finished, record, recorded, sign
 from xlingjax.analyses.language_neurons import language_neurons_at
 from xlingjax.analyses.language_probe import probe_checkpoint
 from xlingjax.analyses.reading import Matrix, longest
 from xlingjax.analyses.results import read_tree, write_tree
+from xlingjax.analyses.sources import Source, load_source
 from xlingjax.analyses.trace import ladder
 from xlingjax.analyses.trace.claims import CLASSES, claims, pair_classes
-from xlingjax.analyses.trace.finished import FORMAT, RESULT, is_finished, record, recorded, sign
 from xlingjax.analyses.trace.settings import TraceSettings, require_fit
-from xlingjax.analyses.trace.sources import Source, load_source
 from xlingjax.analyses.trace.usable import shuffled, usable
 from xlingjax.corpora.corpus import Corpus
 from xlingjax.corpora.scripts import main_script

@@ -10,8 +10,8 @@ import xarray as xr
 
 from xlingjax.corpora.corpus import Corpus
 from xlingjax.files import write_whole
+from xlingjax.markdown import markdown
 from xlingjax.neurons import NeuronIndex
-from xlingjax.report.markdown import markdown
 from xlingjax.responses.responses import Responses, open_responses
 
 COLUMNS = ("checkpoint", "bits/char", "group", "overlap", "null", "band", "names", "their band", "ceiling",

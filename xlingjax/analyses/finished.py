@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from xlingjax.analyses.trace.sources import Source
+from xlingjax.analyses.sources import Source
 from xlingjax.errors import InputError
 from xlingjax.files import differences, write_whole
 from xlingjax.models import Model
