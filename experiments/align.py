@@ -42,6 +42,7 @@ flags.DEFINE_list("unseen", [], "languages that training did not see; Swahili in
 flags.DEFINE_enum("pool", _S.pool, list(POOLS), "how tokens become one vector: mean weighted by position, mean, last")
 flags.DEFINE_integer("sentences", _S.sentences, "of each language, at most")
 flags.DEFINE_integer("shuffles", _S.shuffles, "pairings of the null")
+flags.DEFINE_integer("tuned", _S.tuned, "steps of a tuned lens through which layers are read; 0 = the logit lens")
 flags.DEFINE_string("trace", None, "result.nc of experiments.trace, whose expert overlap is compared")
 flags.DEFINE_integer("seed", _S.seed, "of pre-training, of drawn documents and of shuffles")
 flags.DEFINE_integer("pretrain_steps", 512, "steps of the embedded corpus's model")
@@ -90,8 +91,8 @@ def say(text: str) -> None:
 def main() -> None:
     workdir = Path(FLAGS.workdir)
     unseen = tuple(FLAGS.unseen) or (UNSEEN if FLAGS.model is None else ())
-    settings = AlignSettings(FLAGS.pool, FLAGS.sentences, FLAGS.shuffles, unseen, FLAGS.dtype, FLAGS.batch_tokens,
-                             FLAGS.seed)
+    settings = AlignSettings(FLAGS.pool, FLAGS.sentences, FLAGS.shuffles, unseen, FLAGS.tuned, FLAGS.dtype,
+                             FLAGS.batch_tokens, FLAGS.seed)
     overlap = None if FLAGS.trace is None else expert_overlap()
     found, corpus = embedded(workdir) if FLAGS.model is None else named()
     tree = align(found, corpus, settings, workdir / "align", tokenizer=FLAGS.tokenizer, say=say)

@@ -48,6 +48,7 @@ class AlignSettings:
         sentences: of each language, at most; whole documents, drawn by the seed.
         shuffles: pairings of the null.
         unseen: languages that training did not see, whose pairs are shown apart.
+        tuned: steps of the tuned lens; 0 = the logit lens.
         dtype: of the forward pass. batch_tokens: of a batch. seed: of drawn documents and of shuffles.
     """
 
@@ -55,6 +56,7 @@ class AlignSettings:
     sentences: int = 1000
     shuffles: int = 10
     unseen: tuple[str, ...] = ()
+    tuned: int = 0
     dtype: str = "float32"
     batch_tokens: int = BATCH_TOKENS
     seed: int = 0
@@ -62,7 +64,7 @@ class AlignSettings:
     def __post_init__(self) -> None:
         if self.pool not in POOLS:
             raise InputError(f"pool {self.pool!r} is unknown; choose among {', '.join(POOLS)}")
-        require_least(self, {"sentences": 50, "shuffles": 2, "batch_tokens": 1, "seed": 0})
+        require_least(self, {"sentences": 50, "shuffles": 2, "tuned": 0, "batch_tokens": 1, "seed": 0})
 
 
 def chosen_rows(corpus: Corpus, settings: AlignSettings) -> Int[np.ndarray, "G n"]:
@@ -125,7 +127,8 @@ def _checkpoint(
     states = sentence_states(model, corpus, rows, settings, folder)
     made = {"alignment": alignment_at(states, corpus, rows, settings), "geometry": geometry(states, corpus, rows)}
     if model.config.causal and model.config.head:
-        made["lens"] = logit_lens(model, corpus, batch_tokens=settings.batch_tokens, seed=settings.seed)
+        made["lens"] = logit_lens(
+            model, corpus, tuned=settings.tuned, batch_tokens=settings.batch_tokens, seed=settings.seed)
     return made
 
 

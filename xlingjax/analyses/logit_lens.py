@@ -16,6 +16,7 @@ from jaxtyping import Array, Float, Int
 
 from xlingjax.analyses.probe_splits import sample_positions
 from xlingjax.analyses.reading import longest
+from xlingjax.analyses.tuned_lens import fit_translators
 from xlingjax.corpora.corpus import Corpus
 from xlingjax.corpora.tokenising import Tokens, tokenise
 from xlingjax.errors import InputError
@@ -29,14 +30,15 @@ LOGITS = 4_000_000  # made at a time
 
 
 def logit_lens(
-    model: Model, corpus: Corpus, *, count: int = 200, per_sentence: int = 4, batch_tokens: int = BATCH_TOKENS,
-    seed: int = 0,
+    model: Model, corpus: Corpus, *, count: int = 200, per_sentence: int = 4, tuned: int = 0,
+    batch_tokens: int = BATCH_TOKENS, seed: int = 0,
 ) -> xr.Dataset:
     """The mass of each layer's next-token distribution on the tokens of each language.
 
     Args:
         model: a decoder with a head and a tokenizer.
         count: places read in every language. per_sentence: at most so many of one sentence.
+        tuned: steps of a tuned lens (`tuned_lens`), fitted on the documents that are not read; 0 = the logit lens.
         seed: of documents and places.
 
     Returns:
@@ -60,8 +62,14 @@ def logit_lens(
     inside = _without_last(tokens.rows(read))
     places = sample_positions(inside, corpus.languages[read], count, per_sentence, seed)
     found = collect_tokens(model, tokens.rows(read), places, batch_tokens=batch_tokens, show=False)
+    states = found.states
+    if tuned:
+        rest = np.flatnonzero(half == 0)
+        fitted = sample_positions(_without_last(tokens.rows(rest)), corpus.languages[rest], count, per_sentence, seed)
+        known = collect_tokens(model, tokens.rows(rest), fitted, batch_tokens=batch_tokens, show=False)
+        states = fit_translators(model.params, config, known.states, tuned, seed=seed)(states)
     following = np.array([tokens.ids[read[row]][place + 1] for row, place in zip(found.rows, found.positions)])
-    mass, surprisal = read_layers(model.params, config, found.states, following, weights)
+    mass, surprisal = read_layers(model.params, config, states, following, weights)
     language = corpus.languages[read][found.rows]
     mean = lambda values: np.stack([values[..., language == name].mean(-1) for name in names], -1)
     by_language = mean(np.moveaxis(mass, 1, -1))  # [L, G + 1, G]
@@ -72,7 +80,7 @@ def logit_lens(
          "surprisal": (("layer", "language"), mean(surprisal), {"units": "nats"}),
          "truth": (("language_b", "language"), truth[:-1])},
         coords={"layer": np.arange(len(mass)), "language": list(names), "language_b": list(names)},
-        attrs={"places": int((language == names[0]).sum())})
+        attrs={"places": int((language == names[0]).sum()), "tuned": tuned})
 
 
 def language_weights(

@@ -254,7 +254,12 @@ def lens(found: xr.Dataset) -> Slides:
             style.legend_below(canvas, grid[0, 0], columns=8)
             figures.append(Figure(f"align_lens_{label}", style.png(canvas), f"logit lens at {label}", ""))
     return Slides("align_lens", tuple(figures), tuple(labels), "Checkpoint", (
-        f"Every layer read with the final norm and the head, at {found.attrs['places']} places of each language. "
+        f"Every layer read with the final norm and the head{_tuned(found)}, at {found.attrs['places']} places of each "
+        "language. "
         "Tokens that languages share count for each by their rate; the short bars at the right are the true next "
         "tokens. Layers that the head was not made for are read badly: a low mass may be that. Move the slider, or use "
         "the arrow keys on it."))
+
+
+def _tuned(found: xr.Dataset) -> str:
+    return " after an affine map of its own, fitted on other documents (tuned lens)" if found.attrs["tuned"] else ""
