@@ -1,9 +1,9 @@
 """What a layer would predict if the head could read it: an affine map before the head (Belrose et al. 2023).
 
 The logit lens reads a layer as if it were the last one. Layers that write in another basis look as if they knew
-nothing. The tuned lens (arXiv 2303.08112, section 3) gives every layer h -> h + h @ A + b and fits it so that the head says what
-the model says in the end: the mean of KL(final || lens) over tokens is least. A and b start at zero, which is the logit
-lens, so a layer can only gain on the text it was fitted to.
+nothing. The tuned lens (arXiv 2303.08112, section 3) gives every layer h -> h + h @ A + b and fits it so that the head
+says what the model says in the end: the mean of KL(final || lens) over tokens is least. A and b start at zero, which is
+the logit lens, so a layer can only gain on the text it was fitted to.
 """
 
 import functools
