@@ -9,11 +9,12 @@ as PUD, a SIB-200 table, or a table with columns id, lang and text):
     python -m experiments.align --model=EleutherAI/pythia-160m --revisions=step1000,step143000 --parallel=pud \\
         --workdir=runs/align_pythia
 
-With --trace=RESULT.nc, of experiments.trace on the same languages, the measures are compared with the overlap of
+With --trace=RESULT.nc, of experiments.trace on some of the languages, the measures are compared with the overlap of
 experts. The same command on the same --workdir goes on where it stopped.
 """
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import xarray as xr
@@ -75,13 +76,18 @@ def read_corpus(name: str) -> Corpus:
     return read_sib200(path, languages) if path.name.startswith("sib200") else read_parallel(path, languages)
 
 
-def expert_overlap() -> xr.DataArray:
+def expert_overlap(languages: Sequence[str]) -> xr.DataArray:
     """Overlap of experts between languages at the last checkpoint of --trace, mean over concepts of all groups."""
     experts = read_result("trace", "trace")["experts"]
     assert isinstance(experts, xr.DataTree)
     groups = [node.to_dataset(inherit=False) for node in experts.children.values()]
     means = [one["overlap_mean"].isel(checkpoint=-1, adjustment=0).sel(k=one.attrs["k"]) for one in groups]
-    return sum(means[1:], start=means[0]) / len(means)
+    overlap = sum(means[1:], start=means[0]) / len(means)
+    common = [name for name in overlap["language"].values if name in languages]
+    if len(common) < 3:
+        raise InputError(f"--trace={FLAGS.trace} has {', '.join(common) or 'none'} of the languages "
+                         f"{', '.join(languages)}; give a trace with three of them or more")
+    return overlap
 
 
 def say(text: str) -> None:
@@ -93,8 +99,10 @@ def main() -> None:
     unseen = tuple(FLAGS.unseen) or (UNSEEN if FLAGS.model is None else ())
     settings = AlignSettings(FLAGS.pool, FLAGS.sentences, FLAGS.shuffles, unseen, FLAGS.tuned, FLAGS.dtype,
                              FLAGS.batch_tokens, FLAGS.seed)
-    overlap = None if FLAGS.trace is None else expert_overlap()
+    if FLAGS.trace is not None:
+        read_result("trace", "trace")  # what cannot be used is said before anything is computed
     found, corpus = embedded(workdir) if FLAGS.model is None else named()
+    overlap = None if FLAGS.trace is None else expert_overlap(corpus.language_names)
     tree = align(found, corpus, settings, workdir / "align", tokenizer=FLAGS.tokenizer, say=say)
     write_tree(workdir / "result.nc", tree)
     page = write_align_report(tree, workdir, overlap)

@@ -174,6 +174,18 @@ def test_agreement_is_spearmans(run) -> None:
     assert names[-1] == "expert overlap" and np.isnan(more[-1, 0]), "what never varies agrees with nothing"
 
 
+def test_overlap_joins_over_the_languages_it_has(run) -> None:
+    found = run[2]["alignment"].to_dataset(inherit=False)
+    cka = (found["cka"] - found["cka_shuffled"].mean("shuffle")).isel(checkpoint=-1, layer=1).transpose(
+        "language", "language_b")
+    one_layer = found.isel(layer=[1])
+    wider = cka.reindex(language=[*cka["language"].values, "xyz"], language_b=[*cka["language"].values, "xyz"])
+    values, names = agreement(one_layer, wider + wider.transpose("language_b", "language").values)
+    assert values[names.index("CKA"), -1] == pytest.approx(1)
+    plain, _ = agreement(one_layer)
+    np.testing.assert_array_equal(values[:-1, :-1], plain)
+
+
 def test_the_table_of_agreement_names_the_most_and_the_least_alike(run) -> None:
     found = run[2]["alignment"].to_dataset(inherit=False)
     values, names = agreement(found)

@@ -162,9 +162,9 @@ def agreement(found: xr.Dataset, overlap: xr.DataArray | None = None) -> tuple[n
     """Spearman correlations of the measures above their nulls, over pairs of languages, mean over layers.
 
     Args:
-        overlap: of experts, `language` x `language_b`, of the same languages; joins the measures.
+        overlap: of experts, `language` x `language_b`; joins the measures over the languages that it has.
 
-    Returns: [M, M] and the names.
+    Returns: [M, M] and the names; NaN where a measure does not vary.
     """
     last = found.isel(checkpoint=-1)
     first, second = np.triu_indices(last.sizes["language"], 1)
@@ -174,21 +174,21 @@ def agreement(found: xr.Dataset, overlap: xr.DataArray | None = None) -> tuple[n
         values = over.transpose("layer", "language", "language_b").values
         columns[NAMES[name]] = (values + values.transpose(0, 2, 1))[:, first, second] / 2
     if overlap is not None:
-        shared = overlap.sel(language=last["language"].values, language_b=last["language"].values)
-        both = shared.transpose("language", "language_b").values
-        pairs = ((both + both.T) / 2)[first, second]
-        columns["expert overlap"] = np.tile(pairs, (last.sizes["layer"], 1))
-    stacked = np.stack(list(columns.values()))  # [M, layer, pairs]
-    out = np.full((stacked.shape[1], len(stacked), len(stacked)), np.nan)
-    for layer in range(stacked.shape[1]):
-        ranks = scipy.stats.rankdata(stacked[:, layer], axis=1)
-        varies = ranks.std(1) > 0
-        known = np.isfinite(stacked[:, layer]).all(1) & varies
-        if known.sum() > 1:
-            out[layer][np.ix_(known, known)] = np.corrcoef(ranks[known])
+        names = last["language"].values
+        both = overlap.reindex(language=names, language_b=names).transpose("language", "language_b").values
+        columns["expert overlap"] = np.tile(((both + both.T) / 2)[first, second], (last.sizes["layer"], 1))
+    stacked = np.stack(list(columns.values()), axis=1)  # [layer, M, pairs]
+    out = np.full((len(stacked), len(columns), len(columns)), np.nan)
+    for layer, (i, j) in itertools.product(range(len(stacked)), itertools.combinations(range(len(columns)), 2)):
+        one, other = stacked[layer, [i, j]]
+        known = np.isfinite(one) & np.isfinite(other)
+        if known.sum() > 2 and np.ptp(one[known]) > 0 and np.ptp(other[known]) > 0:
+            out[layer, i, j] = out[layer, j, i] = scipy.stats.spearmanr(one[known], other[known])[0]
     seen = ~np.isnan(out)
     mean = np.where(seen, out, 0).sum(0) / np.maximum(seen.sum(0), 1)
-    return np.where(seen.any(0), mean, np.nan), list(columns)
+    mean = np.where(seen.any(0), mean, np.nan)
+    np.fill_diagonal(mean, 1.0)
+    return mean, list(columns)
 
 
 def agreement_figure(found: xr.Dataset, overlap: xr.DataArray | None = None) -> Figure:
