@@ -174,6 +174,12 @@ def test_agreement_is_spearmans(run) -> None:
     assert names[-1] == "expert overlap" and np.isnan(more[-1, 0]), "what never varies agrees with nothing"
 
 
+def test_the_share_that_a_shuffle_leaves_in_place_is_told(run) -> None:
+    """A document of n sentences in random order keeps one of them on average, whatever n."""
+    found, documents = run[2]["alignment"], corpus().documents[chosen_rows(corpus(), SETTINGS)[0]]
+    assert found.attrs["kept"] == pytest.approx(len(np.unique(documents)) / len(documents), abs=0.1)
+
+
 def test_overlap_joins_over_the_languages_it_has(run) -> None:
     found = run[2]["alignment"].to_dataset(inherit=False)
     cka = (found["cka"] - found["cka_shuffled"].mean("shuffle")).isel(checkpoint=-1, layer=1).transpose(

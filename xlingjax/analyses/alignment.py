@@ -145,7 +145,8 @@ def alignment_at(
         `NAME_shuffled` with translations shuffled; retrieval goes from `language` to `language_b`. By `language`:
         `ilo`, `bridge`, `reach` (most where languages cannot be told apart: `ilo_mixed`, with languages shuffled in
         each sentence), `cosine`, `rogue`, `dimension`. Attributes: `sentences`, `shuffled` (of them, in documents with
-        others), `components` of the canonical correlations, and `chance`, what theory says of some.
+        others), `kept`, the share that a shuffle leaves with its own translation, as a random order of a short document
+        does, `components` of the canonical correlations, and `chance`, what theory says of some.
     """
     _, _, size, width = states.shape
     documents = corpus.documents[rows[0]]
@@ -171,7 +172,7 @@ def alignment_at(
     chance = {"anc": math.sqrt(2 / (math.pi * size)), "mutual": neighbours / (size - 1), "mexa": 1 / (2 * size - 1)}
     chance |= {f"{kind}at_{k}": k / size for kind in ("", "centred_", "csls_") for k in (1, 5)}
     return xr.Dataset(found, coords={"layer": range(len(states)), "language": names, "language_b": names}, attrs={
-        "sentences": size, "shuffled": moved, "components": count, "neighbours": neighbours,
+        "sentences": size, "shuffled": moved, "kept": float((shuffled == np.arange(size)).mean()), "components": count, "neighbours": neighbours,
         "chance": json.dumps(chance)})
 
 
