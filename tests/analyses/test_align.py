@@ -177,7 +177,7 @@ def test_agreement_is_spearmans(run) -> None:
 def test_the_share_that_a_shuffle_leaves_in_place_is_told(run) -> None:
     """A document of n sentences in random order keeps one of them on average, whatever n."""
     found, documents = run[2]["alignment"], corpus().documents[chosen_rows(corpus(), SETTINGS)[0]]
-    assert found.attrs["kept"] == pytest.approx(len(np.unique(documents)) / len(documents), abs=0.1)
+    assert found.attrs["kept"] == pytest.approx(len(np.unique(documents)) / len(documents), abs=0.15)
 
 
 def test_overlap_joins_over_the_languages_it_has(run) -> None:

@@ -172,7 +172,8 @@ def alignment_at(
     chance = {"anc": math.sqrt(2 / (math.pi * size)), "mutual": neighbours / (size - 1), "mexa": 1 / (2 * size - 1)}
     chance |= {f"{kind}at_{k}": k / size for kind in ("", "centred_", "csls_") for k in (1, 5)}
     return xr.Dataset(found, coords={"layer": range(len(states)), "language": names, "language_b": names}, attrs={
-        "sentences": size, "shuffled": moved, "kept": float((shuffled == np.arange(size)).mean()), "components": count, "neighbours": neighbours,
+        "sentences": size, "shuffled": moved, "kept": float((shuffled == np.arange(size)).mean()),
+        "components": count, "neighbours": neighbours,
         "chance": json.dumps(chance)})
 
 

@@ -57,9 +57,9 @@ def layers(found: xr.Dataset, classes: Mapping[str, np.ndarray]) -> Slides:
     return Slides("align_layers", tuple(figures), tuple(labels), "Checkpoint", (
         f"Means over pairs of languages, {found.attrs['sentences']} sentences in each. Grey: the same with "
         "translations shuffled inside their documents, two standard deviations over shuffles; "
-        f"{found.attrs['kept']:.0%} of the sentences keep their own translation in a shuffle, which lifts the grey. What "
-        "lies in it says nothing of translations. Dotted: pairs with a language that training did not see. Move the slider, or use the arrow keys "
-        "on it."))
+        f"{found.attrs['kept']:.0%} of the sentences keep their own translation in a shuffle, which lifts the grey. "
+        "What lies in it says nothing of translations. Dotted: pairs with a language that training did not see. Move "
+        "the slider, or use the arrow keys on it."))
 
 
 def _layer_panel(axes: Axes, at: xr.Dataset, names: tuple[str, ...], classes: Mapping[str, np.ndarray]) -> None:
