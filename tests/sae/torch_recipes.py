@@ -63,7 +63,8 @@ def loss(p: dict, kind: str, x, y, *, sparsity=0.0, k=0, groups=(), bandwidth=0.
         top = flat.topk(k * len(x))
         f = torch.zeros_like(flat).scatter(-1, top.indices, top.values).reshape(positive.shape)
     if kind == "matryoshka":
-        total = sum(square(y - decode(torch.where(torch.arange(f.shape[1]) < end, f, 0))) for end in groups) / len(groups)
+        prefixes = [torch.where(torch.arange(f.shape[1]) < end, f, 0) for end in groups]
+        total = sum(square(y - decode(prefix)) for prefix in prefixes) / len(groups)
     else:
         total = square(y - decode(f))
     residual = (y - decode(f)).detach()

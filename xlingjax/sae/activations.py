@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from xlingjax import hosts
 from xlingjax.corpora.batching import BatchPlan, bucket_lengths, counted, make_batch
 from xlingjax.corpora.corpus import Corpus
 from xlingjax.corpora.tokenising import Tokens
@@ -138,7 +137,7 @@ class ActivationStream(Stream):
         return filled[0], filled[1] if self.targets else None
 
     def _inputs(self, number: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """tokens and mask [B, T] of the batches of a buffer, and to which of its places each token goes (NOWHERE: to none)."""
+        """tokens and mask [B, T] of each batch of a buffer, and the places in it where tokens go (or NOWHERE)."""
         pieces = self.sentences(number)
         starts = np.cumsum([0] + [end - begin for _, begin, end in pieces])
         lengths = np.array([self._tokens.lengths[sentence] for sentence, _, _ in pieces])

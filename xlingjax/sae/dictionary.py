@@ -123,7 +123,7 @@ def save_dictionary(dictionary: Dictionary, folder: str | Path) -> None:
     """
     folder = Path(folder)
     leaves = jax.tree_util.tree_flatten_with_path(dict(dictionary.params))[0]
-    tensors = {leaf_name(path): np.ascontiguousarray(leaf, np.float32) for path, leaf in leaves}
+    tensors = {leaf_name(path): np.array(leaf, np.float32, order="C") for path, leaf in leaves}
     data = safetensors.numpy.save(tensors)
     body = {**json.loads(dictionary.described()), "sha256": hashlib.sha256(data).hexdigest()}
     if hosts.writes():

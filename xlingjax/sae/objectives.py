@@ -6,11 +6,11 @@ Squares are summed over units. The penalty, with the gate z and the latents f of
 
     relu         sparsity |f|_1                                          (Bricken et al. 2023; decoder rows have norm 1)
     gated        sparsity |max(z, 0)|_1 + |x - x_hat(max(z, 0))|^2       the decoder of the second term held fixed
-                                                                         (arXiv 2404.16014, equation 8)
+                                                                         (arXiv 2404.16014, section 3.2)
     topk, batch_topk, matryoshka   aux_weight |e - e_hat|^2 / |e - mean e|^2, e = x - x_hat held fixed, e_hat from the
                                    aux_k largest dead latents            (arXiv 2406.04093, appendix A.2)
     matryoshka   the reconstruction is the mean over prefixes of latents (arXiv 2503.17547)
-    jumprelu     sparsity L0, or sparsity (L0 / target_l0 - 1)^2         (arXiv 2407.14435, equations 9 to 12)
+    jumprelu     sparsity L0, or sparsity (L0 / target_l0 - 1)^2         (arXiv 2407.14435, section 3)
 
 One run is one function of its own parameters; `updating.py` maps it over runs.
 """
@@ -184,7 +184,9 @@ def read(params: Params, centred: bool, x: Float[Array, "b D"]) -> Float[Array, 
 
 
 @jax.custom_vjp
-def centred_product(x: Float[Array, "b D"], bias: Float[Array, "D"], kernel: Float[Array, "D M"]) -> Float[Array, "b M"]:
+def centred_product(
+    x: Float[Array, "b D"], bias: Float[Array, "D"], kernel: Float[Array, "D M"],
+) -> Float[Array, "b M"]:
     """(x - bias) @ kernel; nobody asks for the slope in x, so the bias's costs no product over the batch."""
     return (x - bias) @ kernel
 
@@ -199,7 +201,7 @@ centred_product.defvjp(lambda x, bias, kernel: ((x - bias) @ kernel, (x, bias, k
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def jump(z: Float[Array, "b M"], threshold: Float[Array, "M"], bandwidth: float) -> Float[Array, "b M"]:
-    """z where above the threshold; its slope in the threshold is that of a rectangle (arXiv 2407.14435, equation 11)."""
+    """z where above the threshold; its slope in the threshold is a rectangle's (arXiv 2407.14435, section 3)."""
     return jnp.where(z > threshold, z, 0)
 
 
@@ -213,7 +215,7 @@ jump.defvjp(lambda z, threshold, bandwidth: (jump(z, threshold, bandwidth), (z, 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def step(z: Float[Array, "b M"], threshold: Float[Array, "M"], bandwidth: float) -> Float[Array, "b M"]:
-    """1 where above the threshold; its slope in the threshold is that of a rectangle (equation 12), in z none."""
+    """1 where above the threshold; its slope in the threshold is a rectangle's (ibid.), in z it has none."""
     return (z > threshold).astype(z.dtype)
 
 

@@ -87,7 +87,8 @@ def resample(
     An input is drawn by its squared error. The latent writes its direction; it reads that direction too, with a
     fifth of the mean norm of the living, so that it does not disturb them. Adam forgets what it knew of it.
     """
-    return jax.vmap(functools.partial(_resample_one, program), in_axes=(0, 0, None, None, None))(state, runs, x, y, step)
+    one = functools.partial(_resample_one, program)
+    return jax.vmap(one, in_axes=(0, 0, None, None, None))(state, runs, x, y, step)
 
 
 def _resample_one(program: Program, state: State, run: Run, x: Array, y: Array | None, step: Array) -> State:
