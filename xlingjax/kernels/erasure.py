@@ -21,22 +21,22 @@ class Eraser(NamedTuple):
 
     @property
     def rank(self) -> int:
-        """r: one less than the classes, where features suffice."""
+        """r: one less than the classes, or C, where features suffice."""
         return self.read.shape[1]
 
 
 def fit_eraser(
-    x: Float[np.ndarray, "S D"], y: Int[np.ndarray, "S"], weight: Float[np.ndarray, "S"] | None = None,
+    x: Float[np.ndarray, "S D"], y: Int[np.ndarray, "S"] | Float[np.ndarray, "S C"], weight: Float[np.ndarray, "S"] | None = None,
     shrinkage: float = 0.0,
 ) -> Eraser:
     """LEACE: `x - W^+ P W (x - mean)` (Belrose et al. 2023, equation 1).
 
-    W is the whitening (Sigma_xx^(1/2))^+ and P the orthogonal projection onto the columns of W Sigma_xz, z the label
-    as a one-hot vector. Afterwards features and label have covariance 0, so no linear predictor beats a constant on
+    W is the whitening (Sigma_xx^(1/2))^+ and P the orthogonal projection onto the columns of W Sigma_xz, z the label,
+    a class as a one-hot vector. Afterwards features and label have covariance 0, so no linear predictor beats a constant on
     this sample under this weight. Among all affine maps that do so it moves the sample least.
 
     Args:
-        x: features. y: class of each sample, from 0.
+        x: features. y: class of each sample, from 0; or C numbers, all of which are erased.
         weight: how much each sample counts; 1 by default.
         shrinkage: share of the identity, scaled to the same trace, in Sigma_xx. Erasure stays exact, only "least"
             changes; for fewer samples than a few D, whose covariance is poorly known.
@@ -54,11 +54,11 @@ def fit_eraser(
     if not 0 <= shrinkage <= 1:
         raise InputError(f"shrinkage is {shrinkage}; give a share from 0 to 1")
     counts = np.ones(len(x)) if weight is None else np.asarray(weight, float)
-    classes = np.unique(y[counts > 0])
+    classes = np.unique(y[counts > 0], axis=0)
     if len(classes) < 2:
         raise InputError(f"{len(classes)} class has samples with weight; erasing needs two")
     share = counts / counts.sum()
-    features, label = np.asarray(x, float), (y[:, None] == classes).astype(float)
+    features, label = np.asarray(x, float), y if y.ndim == 2 else (y[:, None] == classes).astype(float)
     mean = share @ features
     centred, labels = features - mean, label - share @ label
     covariance = centred.T @ (centred * share[:, None])
