@@ -82,7 +82,7 @@ def read_words(
     for language in choose(languages, files, "language", "the treebanks"):
         for path in files[language]:
             for sentence in parse_conllu(path):
-                for number, place in _places(sentence).items():
+                for number, place in word_places(sentence).items():
                     word = sentence.words[number]
                     row.append(len(texts))
                     span.append(place)
@@ -112,7 +112,7 @@ def _label(word: tuple[str, ...], task: str) -> str:
     return "" if "," in value else value  # of several alternatives none is known
 
 
-def _places(sentence: TreebankSentence) -> dict[int, tuple[int, int]]:
+def word_places(sentence: TreebankSentence) -> dict[int, tuple[int, int]]:
     """Index of a word -> its characters in the text, for words that are written alone, in order."""
     joined = {number: (last, written) for start, last, written in sentence.ranges for number in (start,)}
     out: dict[int, tuple[int, int]] = {}

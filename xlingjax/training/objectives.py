@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from xlingjax.errors import InputError
 from xlingjax.models.config import TransformerConfig
-from xlingjax.models.taps import Edit
+from xlingjax.models.taps import Edit, Splice
 from xlingjax.models.transformer import forward, unembed
 
 OBJECTIVES = ("causal", "masked")
@@ -48,7 +48,7 @@ def row_losses(
     tokens: Int[Array, "B T"],
     mask: Bool[Array, "B T"],
     key: Key[Array, ""],
-    edits: Mapping[str, Edit] | None = None,
+    edits: Mapping[str, Edit | Splice] | None = None,
     targets: Bool[Array, "B T"] | None = None,
 ) -> tuple[Float[Array, " B"], Int[Array, " B"]]:
     """Summed cross-entropy in nats of each row's targets, and how many targets it has.

@@ -3,7 +3,8 @@
 `tables/concepts.tsv` says for every concept its part of speech, the topics it is spoken of in
 ("*": all), what it combines with, how often it is used, and the form that all languages use when
 the concept is shared. `tables/<language>.tsv` holds the inflected forms, one section for each part
-of speech; a section's header names its columns.
+of speech; a section's header names its columns. Phrases of place and time do not inflect: their
+column `words` says of each word its part of speech and what it shows ("ADP NOUN|Number=Sing").
 """
 
 import dataclasses
@@ -62,7 +63,7 @@ class Concept:
 
 Forms = dict[str, dict[str, str]]  # concept -> column of the table -> form
 
-NOT_FORMS = ("gender", "class", "object", "ergative", "noun")  # columns that steer the grammar
+NOT_FORMS = ("gender", "class", "object", "ergative", "noun", "words")  # columns that steer the grammar
 
 
 def _rows(table: str) -> list[list[str]]:

@@ -2,13 +2,15 @@
 
 import math
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from xlingjax.corpora.corpus import Corpus
-from xlingjax.corpora.world.grammars import realise
-from xlingjax.corpora.world.lexicon import LANGUAGES, TOPICS, concepts, forms, own_forms
+from xlingjax.corpora.world.grammars import CLAUSES, text_of
+from xlingjax.corpora.world.lexicon import LANGUAGES, TOPICS, Forms, concepts, forms, own_forms
+from xlingjax.corpora.world.meaning import Meaning
 from xlingjax.corpora.world.sampling import (
     COLUMNS,
     TRACED,
@@ -18,6 +20,7 @@ from xlingjax.corpora.world.sampling import (
     draw,
     draw_balanced,
 )
+from xlingjax.corpora.world.word import Word
 from xlingjax.errors import InputError
 
 MOST = 0.3  # the largest dose the lexicon has common forms for
@@ -79,27 +82,60 @@ def mini_world(
         am Abend schicken die Mädchen die neue Fahrkarte
         शाम को लड़कियाँ नया टिकट भेजती हैं
     """
+    texts, spoken, rows, subjects, documents, parallel = [], [], [], [], [], []
+    for part in tell(split, dose, seed, languages, sentences, topics):
+        texts += [text_of(words) for words in part.sentences()]
+        spoken += [part.language] * len(part.meanings)
+        rows.append(part.rows)
+        subjects.append(_gender(part.language)[part.rows[:, COLUMNS.index("subject")]])
+        documents += part.documents
+        parallel += part.parallel
+    labels, names, groups, kinds = _labels(
+        np.concatenate(rows), np.concatenate(subjects), shared_concepts(dose, seed))
+    return Corpus(
+        tuple(texts), np.array(spoken), np.array(documents), np.array(parallel),
+        labels, names, groups, f"mini_world {split} (dose {dose:g}, seed {seed}, {topics} topics)",
+        kinds=kinds)
+
+
+class Told(NamedTuple):
+    """What one language tells.
+
+    Attributes:
+        forms: of the language at the dose.
+        rows: int[n, 12], the meanings as integers, the topic in the last column.
+        meanings, documents, parallel: of each sentence.
+    """
+
+    language: str
+    forms: Forms
+    rows: np.ndarray
+    meanings: list[Meaning]
+    documents: list[str]
+    parallel: list[str]
+
+    def sentences(self) -> Iterator[list[Word]]:
+        """The words of each sentence."""
+        clause = CLAUSES[self.language]
+        return (clause(self.forms, meaning) for meaning in self.meanings)
+
+
+def tell(
+        split: str, dose: float, seed: int, languages: Sequence[str] | None, sentences: int | None,
+        topics: str) -> Iterator[Told]:
+    """What `mini_world` has of each language, with the same arguments and errors."""
     chosen = tuple(LANGUAGES if languages is None else languages)
     count = SENTENCES.get(split, 0) if sentences is None else sentences
     _check(split, dose, seed, chosen, count, topics)
     shared = shared_concepts(dose, seed)
-    texts, rows, subjects, documents, parallel = [], [], [], [], []
     for language in chosen:
         own = language if split == "train" else None
         drawn, topic = _drawn(own, count, DOCUMENT[split], seed, topics == "unlike")
-        words = forms(language, shared)
-        texts += [realise(language, words, meaning) for meaning in as_meanings(drawn)]
-        rows.append(np.column_stack([drawn, topic]))
-        subjects.append(_gender(language)[drawn[:, COLUMNS.index("subject")]])
-        prefix = f"{own or 'probe'}-{seed}-"
-        documents += [f"{prefix}{i // DOCUMENT[split]}" for i in range(count)]
-        parallel += ["" if own else f"{document}-{i % DOCUMENT[split]}"
-                     for i, document in enumerate(documents[-count:])]
-    labels, names, groups, kinds = _labels(np.concatenate(rows), np.concatenate(subjects), shared)
-    return Corpus(
-        tuple(texts), np.repeat(np.array(chosen), count), np.array(documents), np.array(parallel),
-        labels, names, groups, f"mini_world {split} (dose {dose:g}, seed {seed}, {topics} topics)",
-        kinds=kinds)
+        documents = [f"{own or 'probe'}-{seed}-{i // DOCUMENT[split]}" for i in range(count)]
+        parallel = ["" if own else f"{document}-{i % DOCUMENT[split]}"
+                    for i, document in enumerate(documents)]
+        yield Told(language, forms(language, shared), np.column_stack([drawn, topic]),
+                   as_meanings(drawn), documents, parallel)
 
 
 def shared_concepts(dose: float, seed: int = 0) -> frozenset[str]:

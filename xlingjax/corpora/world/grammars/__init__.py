@@ -1,4 +1,4 @@
-"""One short grammar a language: `clause(forms, meaning)` gives the phrases in their order."""
+"""One short grammar a language: `clause(forms, meaning)` gives the words in their order."""
 
 from collections.abc import Callable
 
@@ -14,8 +14,9 @@ from xlingjax.corpora.world.grammars import (
 )
 from xlingjax.corpora.world.lexicon import Forms
 from xlingjax.corpora.world.meaning import Meaning
+from xlingjax.corpora.world.word import Word
 
-CLAUSES: dict[str, Callable[[Forms, Meaning], list[str]]] = {
+CLAUSES: dict[str, Callable[[Forms, Meaning], list[Word]]] = {
     "eng": english.clause, "spa": spanish.clause, "deu": german.clause, "rus": russian.clause,
     "tur": turkish.clause, "fin": finnish.clause, "hin": hindi.clause, "swh": swahili.clause,
 }
@@ -33,4 +34,9 @@ def realise(language: str, forms: Forms, meaning: Meaning) -> str:
         >>> realise("tur", own_forms("tur"), meaning)
         'dün kız kırmızı elmayı yedi'
     """
-    return " ".join(phrase for phrase in CLAUSES[language](forms, meaning) if phrase)
+    return text_of(CLAUSES[language](forms, meaning))
+
+
+def text_of(words: list[Word]) -> str:
+    """The words as written, a blank between them."""
+    return " ".join([word.form for word in words])
