@@ -4,6 +4,8 @@ Head counts, widths and vocabularies are such that some meshes divide them and s
 """
 
 import dataclasses
+import sys
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -24,9 +26,20 @@ from xlingjax.models import init_params, load_model, save_model
 from xlingjax.models.model import Model
 from xlingjax.models.placing import init_sharded, without_padding
 from xlingjax.responses.planning import device_bytes
+from xlingjax.sae.activations import ActivationStream
+from xlingjax.sae.coder import init_dictionary
+from xlingjax.sae.packing import pack, place
+from xlingjax.sae.stream import ArrayStream
+from xlingjax.sae.training import group_runs, train_dictionaries
+from xlingjax.sae.updating import first_state
 from xlingjax.sharding import make_mesh
 from xlingjax.training.shapes import small_config
 from xlingjax.training.tokenizer import train_tokenizer
+
+sys.path.insert(0, str(Path(__file__).parent / "sae"))
+from tiny_dictionaries import planted  # noqa: E402
+from tiny_dictionaries import settings as dictionary_settings  # noqa: E402
+from tiny_dictionaries import spec as dictionary_spec  # noqa: E402
 
 PARITY = BOTH["float32"]
 MESHES = ("data:8", "data:2,model:4", "model:8", "fsdp:4,model:2", "data:2,fsdp:2,model:2", "model:3")
@@ -203,3 +216,33 @@ def test_one_compiled_program(own, mesh) -> None:
     )
     assert np.isclose(sharded.ap, alone.ap, atol=1e-4, equal_nan=True).mean() > 0.99
     assert np.abs(np.asarray(sharded.overlap) - np.asarray(alone.overlap)).mean() < 0.02
+
+
+@pytest.mark.parametrize("mesh", ["data:8", "data:2,model:4"])
+@pytest.mark.parametrize("kind", ["topk", "gated", "batch_topk"])
+def test_dictionaries(kind, mesh) -> None:
+    x, _ = planted(512, 12, 16, activations=2)
+    # 42 latents are not divided by 4 devices; one run is narrower still.
+    own = [dictionary_spec(kind, latents=42), dictionary_spec(kind, latents=20, activation=1, seed=1)]
+    alone, sharded = (train_dictionaries(ArrayStream(x, batch_tokens=64), own, dictionary_settings(steps=12), mesh=on)
+                      for on in (None, make_mesh(mesh)))
+    for one, many in zip(alone, sharded):
+        for ours, theirs in zip(jax.tree.leaves(many.params), jax.tree.leaves(one.params)):
+            close(ours, theirs, 2e-4)
+
+
+def test_each_device_holds_its_part_of_a_dictionary() -> None:
+    own = [dictionary_spec("gated", latents=64)]
+    group, = group_runs(own, dictionary_settings(), make_mesh("data:2,model:4"))
+    packed = pack([init_dictionary(own[0].config, jax.random.key(0))], "gated", group.latents)
+    state = place(jax.device_get(first_state(packed, group.program)), "gated", make_mesh("data:2,model:4"))
+    assert device_bytes({**state, "averaged": ()}) < 0.3 * sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+
+
+@pytest.mark.parametrize("mesh", ["data:8", "data:2,model:4"])
+def test_a_stream_of_activations(own, mesh) -> None:
+    folder, world = own
+    streams = [ActivationStream(load_model(folder, mesh=on), world, (("resid", 1), ("mlp.down", 0)), batch_tokens=64,
+                                model_tokens=512, buffer_bytes=2**16) for on in (None, make_mesh(mesh))]
+    for step in (0, 3):
+        close(*(one.batch(step)[0] for one in streams), PARITY)

@@ -101,11 +101,7 @@ def prepare(
         "where": rule,
         "batch_tokens": batch_tokens,
         "max_length": max_length,
-        "model": {
-            "fingerprint": model.fingerprint or params_fingerprint(model.params),
-            "dtype": _dtype(model),
-            "config": model.config.to_dict(),
-        },
+        "model": model_identity(model),
         "tokenizer": tokenizer_fingerprint(model.tokenizer),
         "corpus": corpus.fingerprint if isinstance(corpus, Corpus) else "tokens",
         "versions": {
@@ -113,7 +109,7 @@ def prepare(
             **{name: _version(name) for name in VERSIONS},
         },
         "mesh": _mesh(model.params),
-        "tokens": _hash(tokens.ids, tokens.special),
+        "tokens": tokens_fingerprint(tokens),
         "counted": _hash(counts),
         "batches": _hash(*([np.array([batch.length]), batch.rows] for batch in batches)),
         "block_sentences": layout.block_sentences,
@@ -170,6 +166,20 @@ def read_tokens(model: Any, corpus: Corpus | Tokens, max_length: int | None) -> 
             "tokens; load the tokenizer that belongs to the model"
         )
     return tokens, max_length
+
+
+def model_identity(model: Any) -> dict[str, Any]:
+    """JSON values of what decides a model's activations."""
+    return {
+        "fingerprint": model.fingerprint or params_fingerprint(model.params),
+        "dtype": _dtype(model),
+        "config": model.config.to_dict(),
+    }
+
+
+def tokens_fingerprint(tokens: Tokens) -> str:
+    """SHA-256 of the sentences as tokens."""
+    return _hash(tokens.ids, tokens.special)
 
 
 def tokenizer_fingerprint(tokenizer: Any) -> str:

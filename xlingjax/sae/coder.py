@@ -21,10 +21,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from xlingjax.errors import InputError
 from xlingjax.sae.config import THRESHOLD_KINDS, DictionaryConfig
+from xlingjax.sae.selecting import largest
 
 Params = Mapping[str, Any]
 JUMP = 0.001  # first thresholds of "jumprelu" (its paper, appendix I)
@@ -93,20 +94,6 @@ def unit_rows(x: Float[Array, "M D"]) -> Float[Array, "M D"]:
     """Rows of norm 1; a row of zeros stays."""
     norm = jnp.linalg.norm(x, axis=-1, keepdims=True)
     return x / jnp.where(norm > 0, norm, 1)
-
-
-def largest(x: Float[Array, "... M"], k: int | Int[Array, ""], most: int | None = None) -> Float[Array, "... M"]:
-    """The k largest of each row, at a tie the first ones, others 0.
-
-    Args:
-        x: not negative. k: may be data; then `most` bounds it.
-
-    >>> largest(jnp.array([[3.0, 1.0, 2.0, 2.0]]), 2)
-    Array([[3., 0., 2., 0.]], dtype=float32)
-    """
-    values, at = jax.lax.top_k(x, int(k) if most is None else most)
-    kept = jnp.where(jnp.arange(values.shape[-1]) < k, values, 0)
-    return jnp.put_along_axis(jnp.zeros_like(x), at, kept, axis=-1, inplace=False)
 
 
 @functools.lru_cache(maxsize=64)

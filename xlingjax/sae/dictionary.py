@@ -1,6 +1,7 @@
 """A trained dictionary with where it reads; on disk as one folder."""
 
 import dataclasses
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -8,11 +9,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import safetensors.numpy
 from jaxtyping import Array, Float
 
+from xlingjax import hosts
 from xlingjax.errors import InputError
+from xlingjax.files import write_whole
 from xlingjax.models.taps import Splice
-from xlingjax.sae.coder import EditLatents, LatentEdit, Params, decode, encode, reconstruct
+from xlingjax.models.weights.files import read_json, require_file
+from xlingjax.models.weights.fingerprint import leaf_name
+from xlingjax.sae.coder import EditLatents, LatentEdit, Params, decode, encode, init_dictionary, reconstruct
 from xlingjax.sae.config import DictionaryConfig
 
 _encode, _decode, _reconstruct = (jax.jit(one, static_argnums=1) for one in (encode, decode, reconstruct))
@@ -107,10 +113,60 @@ PARAMS, ABOUT = "dictionary.safetensors", "dictionary.json"
 
 
 def save_dictionary(dictionary: Dictionary, folder: str | Path) -> None:
-    """Writes a dictionary as one folder that `load_dictionary` reads; whole or not at all."""
-    raise NotImplementedError
+    """Writes a dictionary as one folder that `load_dictionary` reads; whole or not at all.
+
+    `dictionary.safetensors` holds the parameters, float32; `dictionary.json`, without which the folder is no
+    dictionary, comes last and vouches for them.
+
+    Raises:
+        InputError: the folder cannot be written.
+    """
+    folder = Path(folder)
+    leaves = jax.tree_util.tree_flatten_with_path(dict(dictionary.params))[0]
+    tensors = {leaf_name(path): np.array(leaf, np.float32, order="C") for path, leaf in leaves}
+    data = safetensors.numpy.save(tensors)
+    body = {**json.loads(dictionary.described()), "sha256": hashlib.sha256(data).hexdigest()}
+    if hosts.writes():
+        (folder / ABOUT).unlink(missing_ok=True)  # what stands there does not belong to the new parameters
+    write_whole(folder / PARAMS, data)
+    write_whole(folder / ABOUT, json.dumps({"digest": _digest(body), "body": body}, indent=1, sort_keys=True).encode())
 
 
 def load_dictionary(folder: str | Path) -> Dictionary:
-    """Reads what `save_dictionary` wrote."""
-    raise NotImplementedError
+    """Reads what `save_dictionary` wrote.
+
+    Raises:
+        InputError: a file is missing, cut short or altered, or does not hold what the other says; it is named.
+    """
+    folder = Path(folder)
+    path, about = folder / PARAMS, folder / ABOUT
+    record = read_json(about)
+    body = record.get("body")
+    if not isinstance(body, dict) or record.get("digest") != _digest(body):
+        raise InputError(f"{about} is damaged or no dictionary of ours; save the dictionary again")
+    require_file(path)
+    data = path.read_bytes()
+    if hashlib.sha256(data).hexdigest() != body["sha256"]:
+        raise InputError(f"{path} is damaged: its SHA-256 is not the one in {about.name}; save the dictionary again")
+    config = DictionaryConfig.from_dict(body["config"])
+    tensors = safetensors.numpy.load(data)
+    wanted = jax.eval_shape(lambda: init_dictionary(config, jax.random.key(0)))
+
+    def take(at: Any, leaf: Any) -> Array:
+        found = tensors.pop(leaf_name(at), None)
+        if found is None or found.shape != leaf.shape:
+            raise InputError(f"{path} holds {'no' if found is None else f'a {found.shape}'} {leaf_name(at)!r}, and its "
+                             f"config asks for {leaf.shape}; save the dictionary again")
+        return jnp.asarray(found)
+
+    params = jax.tree_util.tree_map_with_path(take, wanted)
+    if tensors:
+        raise InputError(f"{path} holds {', '.join(sorted(tensors))}, of which its config knows nothing; save the "
+                         "dictionary again")
+    target = body["target"]
+    return Dictionary(params, config, body["site"], body["layer"], None if target is None else (target[0], target[1]),
+                      body["model"], body["fingerprint"], body["about"])
+
+
+def _digest(body: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
