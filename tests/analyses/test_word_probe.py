@@ -9,6 +9,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import balanced_accuracy_score
 
 from xlingjax.analyses.word_probe import WordProbeSettings, sample_words, word_probe, word_probes, word_states
+from xlingjax.corpora import mini_world_words
 from xlingjax.corpora.tokenising import tokenise
 from xlingjax.corpora.words import read_words, word_positions
 from xlingjax.errors import InputError
@@ -150,3 +151,17 @@ def test_a_models_words(bank) -> None:
 def test_settings_that_cannot_be(settings, said) -> None:
     with pytest.raises(InputError, match=said):
         dataclasses.replace(SETTINGS, **settings)
+
+
+def test_the_words_of_the_embedded_corpus() -> None:
+    """Its treebank is probed as any other; what every language says in one way only cannot be."""
+    model = tiny_trace.model()
+    treebank = mini_world_words(sentences=100, languages=tiny_trace.LANGUAGES, tasks=("upos", "Number", "order:obj"))
+    asked = dataclasses.replace(treebank, labels={task: treebank.labels[task] for task in ("upos", "Number")})
+    found = word_probes(model, asked, SETTINGS)
+    for task in ("upos", "Number"):
+        assert found[task].language.values.tolist() == list(tiny_trace.LANGUAGES)
+        accuracy = found[task]["accuracy"].transpose("layer", "language", "language_b").values
+        assert np.diagonal(accuracy[0]).min() > float(found[task]["chance"].max()) + 0.1, "word forms tell"
+    with pytest.raises(InputError, match="0 languages have two classes"):
+        word_probes(model, dataclasses.replace(treebank, labels={"order:obj": treebank.labels["order:obj"]}), SETTINGS)

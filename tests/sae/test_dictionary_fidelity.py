@@ -102,7 +102,8 @@ def test_costs_are_those_of_torch_on_edited_passes(model) -> None:
         for condition, values in logits.items():
             chosen = torch.tensor(np.array(values))[:, :-1][torch.tensor(rows)]
             cost = torch.nn.functional.cross_entropy(chosen, torch.tensor(TOKENS[:, 1:][rows]))
-            kl = torch.nn.functional.kl_div(torch.log_softmax(chosen, -1), first, log_target=True, reduction="batchmean")
+            kl = torch.nn.functional.kl_div(torch.log_softmax(chosen, -1), first, reduction="batchmean",
+                                            log_target=True)
             np.testing.assert_allclose(found.cross_entropy.sel(condition=condition, language=name), cost, rtol=2e-5)
             np.testing.assert_allclose(found.kl.sel(condition=condition, language=name), kl, rtol=1e-4, atol=1e-6)
         entropy = found.cross_entropy.sel(language=name)

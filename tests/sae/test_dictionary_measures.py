@@ -1,4 +1,4 @@
-"""Measures of dictionaries against dictionary_learning's and sparsify's formulas in torch, by hand, and in any batches."""
+"""Measures of dictionaries against dictionary_learning's and sparsify's formulas, by hand, and in any batches."""
 
 import dataclasses
 

@@ -8,6 +8,7 @@ beforehand (`features.claims`).
 """
 
 import dataclasses
+import functools
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
@@ -48,7 +49,7 @@ PAIRED_DRAWS = 3  # of the random conditions, for minimal pairs
 
 
 def grammatical_features(
-    model: Model, dictionary: Dictionary, bank: Treebank, settings: FeatureSettings = FeatureSettings(),
+    model: Model, dictionary: Dictionary, bank: Treebank, settings: FeatureSettings | None = None,
     workdir: str | Path | None = None, *, pairs: Pairs | None = None, show: bool | None = None,
 ) -> xr.DataTree:
     """The whole analysis of one dictionary.
@@ -69,6 +70,7 @@ def grammatical_features(
         InputError: model, dictionary and treebanks do not fit, too few words everywhere, or the workdir holds
             another experiment.
     """
+    settings = settings or FeatureSettings()
     if model.tokenizer is None:
         raise InputError(f"model {model.name!r} has no tokenizer, so it reads no words; load it with tokenizer=")
     dictionary.require(model)
@@ -124,14 +126,14 @@ def _analyse(
     for unit in progress(units, label="ablate", unit="cells", show=show):
         v, g = unit.value, unit.language
         name = f"{slug(cells.values[v])}-{slug(cells.languages[g])}"
-        made[v, g] = _kept(folder, name, lambda unit=unit: run_unit(
-            reader, cells, unit, trained[unit.language], largest, settings))
+        made[v, g] = _kept(folder, name, functools.partial(
+            run_unit, reader, cells, unit, trained[g], largest, settings))
         if pairs is not None:
-            paired.append(_kept(folder, f"pairs-{name}", lambda unit=unit: _pair(reader, cells, unit, pairs)))
+            paired.append(_kept(folder, f"pairs-{name}", functools.partial(_pair, reader, cells, unit, pairs)))
     if made:
         found["causal"] = _stack(made, cells).assign_attrs(
-            own_layer="a sanity check: at the dictionary's own layer an ablation acts on the probe by the very identity "
-            "that chose the latents", untested=json.dumps(untested),
+            own_layer="a sanity check: at the dictionary's own layer an ablation acts on the probe by the very "
+            "identity that chose the latents", untested=json.dumps(untested),
             drop="mean over later layers of AUROC under no-op minus AUROC under the condition",
             interval=f"95 % over test documents, {settings.bootstraps} draws, the same in every condition")
         found["claims"] = claims(found["causal"])
@@ -218,10 +220,10 @@ def _transfer(
     for b in _languages(cells):
         test = cells.any_of(b, TEST)
         states = reader.states(cells.words[test])[0]
-        for v in np.flatnonzero(cells.used[:, b]):
+        for v in np.flatnonzero(cells.used[:, b]).tolist():
             at, has = cells.of(v, b, TEST)
             inside = states[:, np.searchsorted(test, at)]
-            for a in np.flatnonzero(cells.used[v]):
+            for a in np.flatnonzero(cells.used[v]).tolist():
                 own = a == b
                 weight = draws[cells.document[at]] if own else np.ones((len(at), 1), int)
                 areas = probes.areas(probes.logits(inside, trained[a][:, v]), has, weight)

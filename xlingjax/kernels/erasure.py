@@ -26,14 +26,14 @@ class Eraser(NamedTuple):
 
 
 def fit_eraser(
-    x: Float[np.ndarray, "S D"], y: Int[np.ndarray, "S"] | Float[np.ndarray, "S C"], weight: Float[np.ndarray, "S"] | None = None,
-    shrinkage: float = 0.0,
+    x: Float[np.ndarray, "S D"], y: Int[np.ndarray, "S"] | Float[np.ndarray, "S C"],
+    weight: Float[np.ndarray, "S"] | None = None, shrinkage: float = 0.0,
 ) -> Eraser:
     """LEACE: `x - W^+ P W (x - mean)` (Belrose et al. 2023, equation 1).
 
-    W is the whitening (Sigma_xx^(1/2))^+ and P the orthogonal projection onto the columns of W Sigma_xz, z the label,
-    a class as a one-hot vector. Afterwards features and label have covariance 0, so no linear predictor beats a constant on
-    this sample under this weight. Among all affine maps that do so it moves the sample least.
+    W is the whitening (Sigma_xx^(1/2))^+ and P the orthogonal projection onto the columns of W Sigma_xz, z the label, a
+    class as a one-hot vector. Afterwards features and label have covariance 0, so no linear predictor beats a constant
+    on this sample under this weight. Among all affine maps that do so it moves the sample least.
 
     Args:
         x: features. y: class of each sample, from 0; or C numbers, all of which are erased.

@@ -90,7 +90,7 @@ def activity_matched(
     >>> activity_matched(activity, np.array([0]), np.array([3]), draws=2, seed=0, nearest=1).tolist()
     [[1], [1]]
     """
-    alive = (activity > 0).all(1)
+    alive = np.all(activity > 0, axis=1)
     free = alive.copy()
     free[barred], free[chosen] = False, False
     pool = np.flatnonzero(free)

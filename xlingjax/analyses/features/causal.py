@@ -87,7 +87,7 @@ def run_unit(
             moved[done] = np.linalg.norm(shown[0] - base, axis=-1).mean()
             frozen[done] = probes.areas(probes.logits(shown[:, inside], trained[:, v]), has, weight)
             refitted[done] = probes.areas(probes.logits(shown[:, inside], again), has, weight)
-            for u in np.flatnonzero(cells.used[:, g]):
+            for u in np.flatnonzero(cells.used[:, g]).tolist():
                 if u != v:
                     places, other_has = cells.of(u, g, TEST)
                     scores = probes.logits(shown[:, np.searchsorted(test, places)], trained[:, u])

@@ -107,14 +107,15 @@ def make_cells(bank: Treebank, known: Bool[np.ndarray, "N"], settings: FeatureSe
                    for p in range(3) for has in (1, 0) if counts[v, g, p, has] < least[p]]
             if few and counts[v, g, :, 1].any():
                 left_out.append(f"{name} in {code}: {few[0]}, fewer than {least[0 if 'test' not in few[0] else 2]}")
-    used = (counts >= np.array(least)[:, None]).all((2, 3))
+    used = np.all(counts >= np.array(least)[:, None], axis=(2, 3))
     alone = used.any(1) & (used.sum(1) < 2)
-    left_out += [f"{values[v]}: only {languages[int(used[v].argmax())]} has enough words" for v in np.flatnonzero(alone)]
+    left_out += [f"{values[v]}: only {languages[int(used[v].argmax())]} has enough words"
+                 for v in np.flatnonzero(alone)]
     kept = np.flatnonzero(used.sum(1) >= 2)
     if not len(kept):
         raise InputError(
-            f"no value has {settings.minimum} words with it and {settings.minimum} with another one in two languages, in "
-            f"each of the two parts of the documents that need them ({settings.tested} in the third); "
+            f"no value has {settings.minimum} words with it and {settings.minimum} with another one in two languages, "
+            f"in both parts of the documents that need them ({settings.tested} in the third); "
             f"{left_out[0] if left_out else 'the treebanks are small'}: give more text or a smaller minimum")
     used, side, counts = used[kept], side[kept], counts[kept]
     side = np.where(used[:, language], side, -1).astype(np.int8)

@@ -1,16 +1,16 @@
 """What may be said: "shared latents carry the value causally", by a rule that was fixed before any result was seen.
 
-The rule. In each cell, a value in a language, the latents are those shared by two *other* languages or more, chosen on
-other documents. The outcome is the drop of the AUROC on test documents, from no-op to ablation, of probes that are
+The rule. In each cell, a value in a language, the latents are those shared by two *other* languages or more, chosen
+on other documents. The outcome is the drop of the AUROC on test documents, from no-op to ablation, of probes that are
 trained anew on the ablated states, averaged over the later layers looked at. It has to exceed
   - no-op: the drop itself is above zero;
   - random latents matched in activity: the 95 % quantile over all draws;
   - as many latents that are strong in this language only.
 Each difference is tested one-sidedly by Student's t over test documents (standard error: paired bootstrap over
-documents, the same draws in every condition; degrees of freedom: documents minus one). The cell's p-value is the largest
-of the three (intersection-union, Berger 1982), adjusted by Holm's method over all cells of all values. A cell counts at
-5 %. The claim is made for a value where more than half of its tested languages count, two or more being tested.
-Otherwise: not shown. A cell is not tested where no latent is shared by two other languages; that is reported.
+documents, the same draws in every condition; degrees of freedom: documents minus one). The cell's p-value is the
+largest of the three (intersection-union, Berger 1982), adjusted by Holm's method over all cells of all values. A cell
+counts at 5 %. The claim is made for a value where more than half of its tested languages count, two or more being
+tested. Otherwise: not shown. A cell is not tested where no latent is shared by two other languages; that is reported.
 """
 
 import numpy as np

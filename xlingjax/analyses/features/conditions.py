@@ -132,7 +132,7 @@ class Erase:
 
 
 def erase_at(layer: int, erasers: tuple[Eraser, ...]) -> Splice:
-    """An edit with one condition for each eraser; directions of zero fill up to a power of two, so few programs serve."""
+    """An edit with one condition for each eraser; zeros fill directions up to a power of two, so few programs serve."""
     room = 1 << max(0, max(one.rank for one in erasers) - 1).bit_length()
     fill = lambda x, axis: np.pad(x, [(0, room - x.shape[axis]) if i == axis else (0, 0) for i in (0, 1)])
     parts = ([fill(one.read, 1) for one in erasers], [fill(one.write, 0) for one in erasers],

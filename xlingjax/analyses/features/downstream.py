@@ -147,7 +147,7 @@ def exact_effects(
 def _check(model: Model, dictionary: Dictionary) -> None:
     dictionary.require(model)
     if dictionary.target is not None:
-        raise InputError("a transcoder's latents do not add up to the site that it reads; give a dictionary of one site")
+        raise InputError("a transcoder's latents do not add up to the site it reads; give a dictionary of one site")
 
 
 def _inputs(tokens: Any, mask: Any, where: Any) -> tuple[Array, Array, Array]:

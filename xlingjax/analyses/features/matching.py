@@ -18,8 +18,8 @@ MOST = 8192  # latents of a side; the assignment holds a matrix of their product
 
 def match_latents(
     a: Dictionary, b: Dictionary, *, profiles: tuple[Float[np.ndarray, "n A"], Float[np.ndarray, "n B"]] | None = None,
-    blocks: Shaped[np.ndarray, "n"] | None = None, latents: tuple[Int[np.ndarray, "m"], Int[np.ndarray, "m"]] | None = None,
-    draws: int = 20, seed: int = 0,
+    blocks: Shaped[np.ndarray, "n"] | None = None,
+    latents: tuple[Int[np.ndarray, "p"], Int[np.ndarray, "q"]] | None = None, draws: int = 20, seed: int = 0,
 ) -> xr.Dataset:
     """Every latent of one dictionary with its counterpart in the other.
 
@@ -54,8 +54,8 @@ def match_latents(
                          "directions have no cosine; give two of one width")
     chosen = latents or (np.arange(len(sides[0])), np.arange(len(sides[1])))
     if max(map(len, chosen)) > MOST:
-        raise InputError(f"{max(map(len, chosen)):,} latents cannot be matched one to one; choose at most {MOST:,}, for "
-                         "example the ones alive, with latents=")
+        raise InputError(f"{max(map(len, chosen)):,} latents cannot be matched one to one; choose at most {MOST:,} by "
+                         "latents=, for example the ones alive")
     rows = [side[at] for side, at in zip(sides, chosen)]
     rng = np.random.default_rng([seed, 79])
     found = matching.cosines(rows[0], rows[1])

@@ -1,14 +1,11 @@
 """Probes of values: balanced logistic regression on words, in the coordinates of the layer itself."""
 
-import jax
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 
 from xlingjax.analyses.features.cells import TEST, Cells
 from xlingjax.kernels.probing import fit_probes
 from xlingjax.kernels.weighted_ranking import weighted_auroc
-
-SIDE_BY_SIDE = 2**24  # entries of the D x D matrices of problems solved at once
 
 
 def fit(
@@ -38,28 +35,19 @@ def fit(
     y = np.zeros((len(side), rows), np.int32)
     weight = np.zeros((len(side), rows), np.float32)
     for row, one in enumerate(side):
-        counts = [np.count_nonzero(one == has) for has in (0, 1)]
+        counts = [int((one == has).sum()) for has in (0, 1)]
         for has in (0, 1):
             weight[row, :size][one == has] = sum(counts) / 2 / max(counts[has], 1)
         y[row, :size] = one == 1
         if not min(counts):  # a probe of nothing keeps the others' arithmetic finite
             y[row], weight[row] = np.arange(rows) % 2, 1
-    w = np.asarray(_fit_each(features, y, weight, l2), float)
+    w = np.asarray(fit_probes(features, y, weight, 2, l2), float)
     w = w[..., 1] - w[..., 0]
     direction = w[..., :-1] / spread[:, None]
     bias = w[..., -1] - (direction * mean[:, None]).sum(-1)
     out = np.concatenate([direction, bias[..., None]], -1)
     known = np.array([(one == 0).any() and (one == 1).any() for one in side])
     return np.where(finite[:, None, None] & known[None, :, None], out, np.nan)
-
-
-@jax.jit
-def _fit_each(
-    x: Float[Array, "L n D"], y: Int[Array, "R n"], weight: Float[Array, "R n"], l2: Float[Array, ""],
-) -> Float[Array, "L R D+1 2"]:
-    """Layers and conditions side by side, as many as memory holds: small problems leave a machine idle one by one."""
-    one = lambda features: fit_probes(features[None], y, weight, 2, l2)[0]
-    return jax.lax.map(one, x, batch_size=max(1, SIDE_BY_SIDE // x.shape[-1]**2))
 
 
 def logits(x: Float[np.ndarray, "*batch n D"], w: Float[np.ndarray, "*batch D1"]) -> Float[np.ndarray, "*batch n"]:

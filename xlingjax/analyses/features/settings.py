@@ -72,9 +72,9 @@ class FeatureSettings:
         for name in ("values", "shares", "ks"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         require_least(self, {
-            "minimum": 4, "tested": 2, "words": 4, "l2": 0, "k": 1, "sharing": 2, "ablated": 1, "layers": 1, "matched": 2,
-            "random": 1, "null_draws": 20, "attributed": 0, "steps": 1, "exact": 2, "losses": 0, "examples": 0,
-            "shown": 1, "bootstraps": 20, "batch_tokens": 1, "seed": 0})
+            "minimum": 4, "tested": 2, "words": 4, "l2": 0, "k": 1, "sharing": 2, "ablated": 1, "layers": 1,
+            "matched": 2, "random": 1, "null_draws": 20, "attributed": 0, "steps": 1, "exact": 2, "losses": 0,
+            "examples": 0, "shown": 1, "bootstraps": 20, "batch_tokens": 1, "seed": 0})
         if len(self.shares) != 3 or min(self.shares) < 1:
             raise InputError(f"shares are {self.shares}; give three whole numbers of at least 1")
         if not self.ks or min(self.ks) < 1:

@@ -29,11 +29,9 @@ def summary(tree: xr.DataTree) -> list[str]:
 def _probes(probes: xr.Dataset) -> str:
     area = probes["auroc"].transpose("value", "language", "language_b", "layer").values[..., 0]
     same = np.eye(area.shape[1], dtype=bool)
-    own, across = np.nanmean(area[:, same]), area[:, ~same]
-    number = int(probes["used"].sum())
-    said = f"{number} cells of {probes.sizes['value']} values have enough words; at the dictionary's layer probes reach " \
-           f"an AUROC of {own:.2f} in their own language"
-    return said + (f" and {np.nanmean(across):.2f} in others." if not np.isnan(across).all() else ".")
+    own, across = np.nanmean(area[:, same]), np.nanmean(area[:, ~same])
+    return (f"{int(probes['used'].sum())} cells of {probes.sizes['value']} values have enough words; at the "
+            f"dictionary's layer probes reach an AUROC of {own:.2f} in their own language and {across:.2f} in others.")
 
 
 def _sharing(found: xr.Dataset) -> list[str]:
@@ -45,9 +43,9 @@ def _sharing(found: xr.Dataset) -> list[str]:
                    for null, said in (("even", "if drawn evenly"), ("activity", "if drawn by activity"),
                                       ("names", "between different features"))
                    if not np.isnan(float(one[f"p_{null}"]))]
-        lines.append(f"{value}: of the latents in the top {int(one['k'])} of a language {float(one['share']):.0%} are in "
-                     f"two or more of {int(found['used'].sel(value=value).sum())} languages; by chance "
-                     f"{', '.join(chances)}.")
+        number = int(found["used"].sel(value=value).sum())
+        lines.append(f"{value}: of the latents in the top {int(one['k'])} of a language {float(one['share']):.0%} are "
+                     f"in two or more of {number} languages; by chance {', '.join(chances)}.")
     return lines
 
 
@@ -56,8 +54,8 @@ def _flags(latents: xr.Dataset) -> list[str]:
     flips = int((latents["flips"] & (latents["latent"] >= 0)).sum())
     lines = []
     if artefacts:
-        lines.append(f"{len(artefacts)} latents are in the tops of {latents.attrs['nearly']:.0%} of all cells or more and "
-                     f"tell no value from another: {', '.join(map(str, artefacts[:10]))}.")
+        lines.append(f"{len(artefacts)} latents are in the tops of {latents.attrs['nearly']:.0%} of all cells or more "
+                     f"and tell no value from another: {', '.join(map(str, artefacts[:10]))}.")
     if flips:
         lines.append(f"{flips} shown latents speak for a value in one language and against it in another.")
     return lines
@@ -65,9 +63,10 @@ def _flags(latents: xr.Dataset) -> list[str]:
 
 def _downstream(found: xr.Dataset) -> str:
     mean = lambda name: float(found[name].mean())
-    return (f"Behind further layers ({found.attrs['layer']}) integrated gradients agree with the effects at the "
-            f"own layer by a correlation of {mean('agreement'):.2f}; against exact ablation they reach {mean('exact_integrated'):.2f}, "
-            f"plain gradients {mean('exact_gradient'):.2f}; {mean('incomplete'):.1%} of the whole effect is missed.")
+    return (f"Behind further layers ({found.attrs['layer']}) effects by integrated gradients agree with those at the "
+            f"own layer by a correlation of {mean('agreement'):.2f}, with exact ablation by "
+            f"{mean('exact_integrated'):.2f} (plain gradients {mean('exact_gradient'):.2f}), and miss "
+            f"{mean('incomplete'):.1%} of the whole.")
 
 
 def _causal(causal: xr.Dataset, decided: xr.Dataset) -> list[str]:

@@ -84,7 +84,8 @@ def universality(
             "used": (("value", "language"), cells.used)},
         coords={"value": list(cells.values), "k": ks, "languages": np.arange(1, languages + 1),
                 "language": list(cells.languages), "language_b": list(cells.languages)},
-        attrs={"k": settings.k, "latents": effects.shape[-1], "draws": settings.null_draws, "ranking": settings.ranking})
+        attrs={"k": settings.k, "latents": effects.shape[-1], "draws": settings.null_draws,
+               "ranking": settings.ranking})
 
 
 def _renamed(
@@ -136,12 +137,13 @@ def latent_table(
         in how many tops it is, `flips`, whether it is among the strongest for the value in one language and among
         the strongest against it in another, `artefact`, whether it is in the tops of nearly every cell (False
         where there are fewer than two features: then nothing tells an artefact from a feature); with `language`:
-        `in_top`, `effect`, `frequency`. `cells_in_top[latent_id]` of artefacts as an attribute.
+        `in_top`, `effect`, `frequency`. Attribute `artefacts`, their numbers.
     """
     width = contrast.shape[-1]
     against = strongest(-contrast, tops.shape[-1], settings.seed + 1)
     held = np.bincount(tops[tops >= 0], minlength=width) / cells.used.sum()
-    artefact = (held >= settings.nearly) & (len(set(cells.features)) > 1)
+    several = len(set(cells.features)) > 1
+    artefact = np.greater_equal(held, settings.nearly) & np.full(width, several)
     shape = (len(cells.values), settings.shown)
     entry = np.full(shape, -1)
     languages = np.zeros(shape, int)
