@@ -46,7 +46,7 @@ def test_several_at_once_are_each_alone(kind) -> None:
 
 
 def test_kinds_are_trained_beside_each_other_in_the_order_given() -> None:
-    made = train_dictionaries(stream(), specs(), settings(steps=4))
+    made = train_dictionaries(stream(), specs(), settings(steps=4, warm_up=1, decay=1, sparsity_warm_up=1))
     assert [one.config for one in made] == [one.config for one in specs()]
     assert [one.about["seed"] for one in made] == [0, 1, 3]
 
@@ -84,7 +84,7 @@ def _runs(own):
 
 @pytest.mark.promise
 def test_another_seed_k_penalty_or_rate_compiles_nothing(caplog) -> None:
-    chosen = settings(steps=2)
+    chosen = settings(steps=2, warm_up=1, decay=1, sparsity_warm_up=1)
     train_dictionaries(stream(), [spec("topk"), spec("gated")], chosen)
     update_programs = update._cache_size()
     with jax.log_compiles(), caplog.at_level(logging.WARNING):
@@ -175,8 +175,8 @@ def test_dead_latents_start_anew_where_the_error_is() -> None:
 
 
 def test_resampling_happens_at_its_steps() -> None:
-    plain, again = (train_dictionaries(stream(), [spec("relu", sparsity=9.0)], settings(resample_at=at))[0]
-                    for at in ((), (12, 20)))
+    plain, again = (train_dictionaries(stream(), [spec("relu", sparsity=90.0, learning_rate=2e-2)], settings(
+        dead_after=128, resample_at=at))[0] for at in ((), (12, 20)))
     assert np.abs(plain.directions - again.directions).max() > 0.1
 
 
