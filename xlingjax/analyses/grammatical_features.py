@@ -24,7 +24,7 @@ from xlingjax.analyses.features.attribution import probe_effects
 from xlingjax.analyses.features.causal import Unit, run_unit
 from xlingjax.analyses.features.cells import CHOOSE, TEST, TRAIN, Cells, make_cells
 from xlingjax.analyses.features.claims import claims
-from xlingjax.analyses.features.conditions import MATCHED, RANDOM, choose_sets, erase_at, fit_erasers
+from xlingjax.analyses.features.conditions import MATCHED, RANDOM, ROLES, choose_sets, erase_at, fit_erasers
 from xlingjax.analyses.features.downstream_cells import downstream_effects
 from xlingjax.analyses.features.examples import top_words
 from xlingjax.analyses.features.reading import Activity, Reader
@@ -44,7 +44,7 @@ from xlingjax.sae import Dictionary
 
 __all__ = ["FeatureSettings", "grammatical_features", "summary"]
 
-Pairs = Callable[[Mapping[str, Splice]], xr.Dataset]
+Pairs = Callable[[Mapping[str, Splice], str], xr.Dataset]
 PAIRED_DRAWS = 3  # of the random conditions, for minimal pairs
 
 
@@ -59,11 +59,11 @@ def grammatical_features(
         dictionary: of any site and layer of it.
         bank: treebanks read with the features that are asked about, in two languages or more.
         workdir: keeps each finished cell; killed and called again, the causal test goes on where it was.
-        pairs: edits -> dataset, for minimal pairs; called for every cell's conditions, edits as for a model.
+        pairs: (edits, language) -> dataset, for minimal pairs; called for every cell's conditions.
 
     Returns:
-        `probes`, `universality`, `latents`, `examples`, `downstream`, `causal`, `claims`, and `pairs` where asked
-        for; see the functions that make them. `summary` says in sentences what they hold. Attributes: settings,
+        `probes`, `universality`, `latents`, `effects` (of every latent in every cell, and how active it is),
+        `examples`, `downstream`, `causal`, `claims`, and `pairs` where asked for; see the functions that make them. `summary` says in sentences what they hold. Attributes: settings,
         identities, and `left_out`, cells without enough words, by name.
 
     Raises:
@@ -110,7 +110,10 @@ def _analyse(
     ranked_by = contrast if settings.ranking == "contrast" else mean
     tops = strongest(ranked_by, settings.k, settings.seed)
     table = latent_table(ranked_by, tops, activity, cells, settings)
-    found = {"universality": universality(ranked_by, activity, cells, settings), "latents": table}
+    active = {name: (("language", "latent"), getattr(activity, name)) for name in ("frequency", "mean")}
+    found = {"universality": universality(ranked_by, activity, cells, settings), "latents": table,
+             "effects": xr.Dataset({"contrast": (("value", "language", "latent"), contrast), **active}, coords={
+                 "value": list(cells.values), "language": list(cells.languages)})}
     if settings.examples:
         found["examples"] = top_words(latents, table["latent"].values, reader.bank, cells, settings.examples)
     del latents
@@ -132,6 +135,7 @@ def _analyse(
             paired.append(_kept(folder, f"pairs-{name}", functools.partial(_pair, reader, cells, unit, pairs)))
     if made:
         found["causal"] = _stack(made, cells).assign_attrs(
+            roles=json.dumps(ROLES),
             own_layer="a sanity check: at the dictionary's own layer an ablation acts on the probe by the very "
             "identity that chose the latents", untested=json.dumps(untested),
             drop="mean over later layers of AUROC under no-op minus AUROC under the condition",
@@ -270,9 +274,10 @@ def _conditions(reader: Reader, unit: Unit) -> Iterator[tuple[str, Splice]]:
 
 
 def _pair(reader: Reader, cells: Cells, unit: Unit, pairs: Pairs) -> xr.Dataset:
-    found = {name: pairs({reader.dictionary.site: edit}) for name, edit in _conditions(reader, unit)}
+    language = cells.languages[unit.language]
+    found = {name: pairs({reader.dictionary.site: edit}, language) for name, edit in _conditions(reader, unit)}
     return xr.concat(list(found.values()), "condition").assign_coords(
-        condition=list(found), value=cells.values[unit.value], tested=cells.languages[unit.language])
+        condition=list(found), value=cells.values[unit.value], tested=language)
 
 
 def _stack(made: Mapping[tuple[int, int], xr.Dataset], cells: Cells) -> xr.Dataset:

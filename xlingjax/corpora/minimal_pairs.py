@@ -72,6 +72,18 @@ class MinimalPairs:
             for field in dataclasses.fields(self) if not isinstance(value := getattr(self, field.name), str)}
         return dataclasses.replace(self, **part)
 
+    def few(self, count: int, seed: int = 0) -> "MinimalPairs":
+        """At most so many pairs of each language and feature, drawn by the seed."""
+        order = np.random.default_rng([seed, 97]).permutation(len(self))
+        cell = [f"{language} {feature}" for language, feature in zip(self.languages.tolist(), self.features.tolist())]
+        kept: list[int] = []
+        taken: dict[str, int] = {}
+        for index in order.tolist():
+            taken[cell[index]] = taken.get(cell[index], 0) + 1
+            if taken[cell[index]] <= count:
+                kept.append(index)
+        return self.rows(np.sort(kept))
+
     def table(self) -> xr.DataArray:
         """How many pairs each language has of each feature and kind."""
         axes = [list(dict.fromkeys(given.tolist())) for given in (self.features, self.kinds, self.languages)]

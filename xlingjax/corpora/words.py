@@ -44,6 +44,17 @@ class Treebank:
                 {task: values.tolist() for task, values in self.labels.items()}]
         return hashlib.sha256(json.dumps(held).encode()).hexdigest()
 
+    def rows(self, kept: np.ndarray) -> "Treebank":
+        """The sentences at an int or bool index, with their words, in the order of the treebank."""
+        chosen = np.sort(np.arange(len(self.texts))[kept])
+        place = np.full(len(self.texts), -1)
+        place[chosen] = np.arange(len(chosen))
+        inside = place[self.row] >= 0
+        return Treebank(
+            tuple(self.texts[row] for row in chosen), self.languages[chosen], self.documents[chosen],
+            place[self.row[inside]], self.span[inside], self.form[inside],
+            {task: values[inside] for task, values in self.labels.items()})
+
 
 def read_words(
     paths: str | Path | Sequence[str | Path], tasks: Sequence[str], languages: Sequence[str] | None = None,

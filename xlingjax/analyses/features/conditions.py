@@ -28,6 +28,7 @@ from xlingjax.models import Splice
 NO_OP, SHARED, OWN_INCLUDED, SPECIFIC, ONE_SHARED = "no-op", "shared", "shared, own included", "specific", "one shared"
 MATCHED, RANDOM, LEACE, ELSEWHERE = "matched", "random", "leace", "leace elsewhere"
 KINDS = (NO_OP, SHARED, OWN_INCLUDED, SPECIFIC, ONE_SHARED, MATCHED, RANDOM, LEACE, ELSEWHERE)
+ROLES = {"no_op": NO_OP, "shared": SHARED, "matched": MATCHED, "specific": SPECIFIC, "leace": LEACE}  # shown everywhere
 SHRINKAGE = 0.1  # of LEACE's covariance: words are a few hundred, units as many or more; erasure stays exact
 
 

@@ -40,6 +40,7 @@ class SteeringSettings:
         scales: what the highest activation is multiplied with, a condition each.
         latents: of the wanted value that are set, and of the other that are zeroed, at most.
         sharing: languages in whose tops such a latent has to be, the steered one not counted.
+        prompts: of each language. prompt_words: of a prompt.
         new_tokens: of a text. batch_rows: texts written at once.
         shown: prompts of each language and change whose texts are kept to be read.
         bootstraps: draws of the prompts' documents.
@@ -49,6 +50,8 @@ class SteeringSettings:
     scales: tuple[float, ...] = (1.0, 2.0, 4.0)
     latents: int = 1
     sharing: int = 2
+    prompts: int = 40
+    prompt_words: int = 4
     new_tokens: int = 16
     batch_rows: int = 128
     shown: int = 2
@@ -57,8 +60,8 @@ class SteeringSettings:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "scales", tuple(float(scale) for scale in self.scales))
-        require_least(self, {"latents": 1, "sharing": 1, "new_tokens": 1, "batch_rows": 1, "shown": 0, "bootstraps": 20,
-                             "seed": 0})
+        require_least(self, {"latents": 1, "sharing": 1, "prompts": 1, "prompt_words": 1, "new_tokens": 1,
+                             "batch_rows": 1, "shown": 0, "bootstraps": 20, "seed": 0})
         if not self.scales or min(self.scales) <= 0:
             raise InputError(f"scales are {self.scales}; give numbers above 0")
 
@@ -167,9 +170,10 @@ def steer_values(
          "latent": (axes[:2], first)},
         coords={"change": [str(one) for one in todo], "language": names, "condition": conditions},
         attrs={"what": (
-            f"Greedy texts of {settings.new_tokens} tokens after each prompt. The latents that other languages share for "
-            "the wanted value are set to their highest activation times the factor, those of the other value to zero; "
-            "matched: random latents as active, set to the same values. Shares are of word forms that the judge knows")})
+            f"Greedy texts of {settings.new_tokens} tokens after each prompt. The latents that other languages share "
+            "for the wanted value are set to their highest activation times the factor, those of the other value to "
+            "zero; matched: random latents as active, set to the same values. Shares are of word forms that the judge "
+            "knows")})
     columns = dict(zip(("change", "language", "condition", "prompt", "text"), zip(*samples) if samples else [()] * 5))
     return {"steering": steering, "samples": xr.Dataset(
         {name: ("sample", np.array(column, str)) for name, column in columns.items()})}
