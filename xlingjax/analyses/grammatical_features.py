@@ -63,8 +63,9 @@ def grammatical_features(
 
     Returns:
         `probes`, `universality`, `latents`, `effects` (of every latent in every cell, and how active it is),
-        `examples`, `downstream`, `causal`, `claims`, and `pairs` where asked for; see the functions that make them. `summary` says in sentences what they hold. Attributes: settings,
-        identities, and `left_out`, cells without enough words, by name.
+        `examples`, `downstream`, `causal`, `claims`, and `pairs` where asked for; see the functions that make them.
+        `summary` says in sentences what they hold. Attributes: settings, identities, and `left_out`, cells without
+        enough words, by name.
 
     Raises:
         InputError: model, dictionary and treebanks do not fit, too few words everywhere, or the workdir holds
