@@ -161,7 +161,8 @@ def test_the_words_of_the_embedded_corpus() -> None:
     found = word_probes(model, asked, SETTINGS)
     for task in ("upos", "Number"):
         assert found[task].language.values.tolist() == list(tiny_trace.LANGUAGES)
-        accuracy = found[task]["accuracy"].transpose("layer", "language", "language_b").values
-        assert np.diagonal(accuracy[0]).min() > float(found[task]["chance"].max()) + 0.1, "word forms tell"
+        assert float(found[task]["lookup"].min()) > 0.55, "word forms tell"
+    accuracy = found["upos"]["accuracy"].transpose("layer", "language", "language_b").values
+    assert np.diagonal(accuracy[0]).min() > float(found["upos"]["chance"].max()) + 0.2
     with pytest.raises(InputError, match="0 languages have two classes"):
         word_probes(model, dataclasses.replace(treebank, labels={"order:obj": treebank.labels["order:obj"]}), SETTINGS)
