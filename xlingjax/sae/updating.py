@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int
 
 from xlingjax.sae.coder import unit_rows
 from xlingjax.sae.config import THRESHOLD_KINDS
-from xlingjax.sae.objectives import Program, Run, latents, loss, reconstruction
+from xlingjax.sae.objectives import Program, Run, latents, loss, reconstruction, tiers
 from xlingjax.sae.packing import map_named, over_latents
 
 State = Mapping[str, Any]  # params, adam, quiet int32[M], averaged bool; each leads with the runs R
@@ -41,7 +41,7 @@ def update(
     tokens, m = x.shape[1], state["quiet"].shape[1]
     dead = (state["quiet"] + tokens >= program.dead_after) & (jnp.arange(m) < runs.width[:, None])
     most = dead.sum(axis=1, dtype=jnp.int32).max()
-    revival = (most > 0).astype(jnp.int32) + (most > program.aux_k).astype(jnp.int32)
+    revival = sum(((most > bound).astype(jnp.int32) for bound in (0, *tiers(program.aux_k, m)[:-1])), jnp.int32(0))
     one = functools.partial(_update_one, program, rate=rate, penalty=penalty, averaging=averaging, revival=revival)
     return jax.vmap(one, in_axes=(0, 0, None, None))(state, runs, x, y)
 
