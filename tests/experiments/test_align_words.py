@@ -46,3 +46,15 @@ def test_a_command_ends_with_its_page_and_goes_on_where_it_stopped(given, tmp_pa
     assert again.stdout == done.stdout and (tmp_path / "result.nc").read_bytes() == first
     other = run(*command, "--seed=1")
     assert other.returncode == 1 and "holds another experiment" in other.stderr
+
+
+@pytest.mark.slow
+def test_words_are_probed_without_flags(tmp_path) -> None:
+    """The embedded corpus and a model pre-trained on it; here a small share of it."""
+    command = ["experiments.words", f"--workdir={tmp_path}", "--pretrain_steps=2", "--tasks=upos,Number", "--words=60",
+               "--languages=eng,spa", "--minimum=5"]
+    done = run(*command)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "upos: " in done.stdout and "Number: " in done.stdout
+    assert "the embedded corpus" in (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert run(*command).stdout == done.stdout

@@ -178,6 +178,10 @@ WRONG_ELSEWHERE = {
         ([*ALIGN, "--languages=eng,xxx"], "'xxx'"), ([*ALIGN, "--unseen=xxx"], "'xxx'"),
         ([*ALIGN, "--sentences=10"], "sentences is 10"), ([*ALIGN, "--trace={}/absent.nc"], "is no file"),
         ([*ALIGN, "--revisions=step1,step7"], "has no checkpoint 'step7'")],
+    "words": [
+        (["--treebanks=somewhere"], "--treebanks needs --model"), (CHECKPOINTS, "--model needs --treebanks"),
+        ([*CHECKPOINTS, "--treebanks={}/absent"], "does not exist"), (["--tasks=Mood"], "'Mood' applies to no word"),
+        (["--languages=xxx"], "does not speak 'xxx'"), (["--words=5"], "words is 5")],
 }  # fmt: skip
 BY_ABSL = (["--stepz=3"], ["--pool=sum"], ["--value=mode"], ["--pool=max"])
 
