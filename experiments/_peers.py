@@ -1,6 +1,7 @@
 """The same work done by others, to be timed beside ours: PyTorch, scikit-learn, and the way of ml-selfcond."""
 
 import functools
+import json
 import pickle
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -178,3 +179,26 @@ def numpy_correlations(x: np.ndarray, y: np.ndarray, count: int) -> float:
     """SVCCA of one pair of languages: two singular value decompositions, then one of their product."""
     left = [np.linalg.svd(z - z.mean(0), full_matrices=False)[0][:, :count] for z in (x, y)]
     return float(np.linalg.svd(left[0].T @ left[1], compute_uv=False).mean())
+
+
+def dictionary_learning_training(
+    torch: Any, trainer: Any, batches: Sequence[np.ndarray], latents: int, options: dict[str, Any], warm_up: int,
+    seed: int,
+) -> Any:
+    """One of dictionary_learning's trainers after a step on each batch, with its dictionary as `.ae`.
+
+    Args:
+        trainer: its class. options: what is its own, `k` or `l1_penalty` and `sparsity_warmup_steps`, and `lr`.
+    """
+    made = trainer(
+        steps=len(batches), activation_dim=batches[0].shape[1], dict_size=latents, layer=0, lm_name="planted",
+        warmup_steps=warm_up, seed=seed, device="cpu", submodule_name="resid_post_layer_0", **options)
+    for step, x in enumerate(batches):
+        made.update(step, torch.from_numpy(x))
+    return made
+
+
+def save_dictionary_learning(torch: Any, trainer: Any, folder: Path) -> None:
+    """As that library's `trainSAE` saves it."""
+    torch.save(trainer.ae.state_dict(), folder / "ae.pt")
+    (folder / "config.json").write_text(json.dumps({"trainer": trainer.config}))

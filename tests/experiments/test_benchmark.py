@@ -24,6 +24,22 @@ def test_prints_a_table_in_which_both_sides_agree():
     assert all(float(row[4]) > 0 for row in rows)
 
 
+@pytest.mark.slow
+def test_dictionaries_trained_at_once_are_those_trained_one_by_one():
+    done = subprocess.run(
+        [sys.executable, "-m", "experiments.benchmark", "--repeats=1", "--parts=sae"],
+        capture_output=True, text=True, check=True)
+    rows = [line.split("|")[1:-1] for line in done.stdout.splitlines() if line.startswith("|")][2:]
+    assert [row[0].split(",")[0].strip() for row in rows][-2:] == [
+        "3 topk dictionaries at once", "3 gated dictionaries at once"]
+    assert all(float(row[-1]) < 1e-4 for row in rows[-2:]) and all(float(row[4]) > 0 for row in rows)
+    for row in rows[:-2]:  # against dictionary_learning, where it is installed
+        found = re.search(r"FVU (\S+) and (\S+), L0 (\S+) and (\S+)", row[-1])
+        if found:
+            ours, theirs, *active = map(float, found.groups())
+            assert ours < 1.05 * theirs and abs(active[0] / active[1] - 1) < 0.1
+
+
 @pytest.mark.parametrize("flags, said", [
     ("benchmark --parts=probe", "--parts has 'probe'"),
     ("benchmark --parts=", "--parts is empty"),

@@ -73,7 +73,7 @@ def read(settings: Settings, tensors: Tensors) -> Found:
         norm = np.linalg.norm(params["decoder"]["kernel"], axis=1)
         encoder = params["encoder"]
         params["encoder"] = {"kernel": encoder["kernel"] * norm, "bias": encoder["bias"] * norm}
-        params["decoder"] = {**params["decoder"], "kernel": params["decoder"]["kernel"] / norm[:, None]}
+        params["decoder"] = {**params["decoder"], "kernel": params["decoder"]["kernel"] / np.where(norm > 0, norm, 1)[:, None]}
     about = settings.inside("metadata", optional=True)
     model = about.text("model_name", default=settings.text("model_name", default=""))
     named = _hook(settings, about, "hook_name", "hook_point")
