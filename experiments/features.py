@@ -62,6 +62,7 @@ flags.DEFINE_integer("top", _S.k, "latents of a language's top")
 flags.DEFINE_integer("minimum", _S.minimum, "words with a value, and without, that a language needs; of two parts of "
                      "the documents each")
 flags.DEFINE_integer("words", _S.words, "of either side and each part of the documents, at most")
+flags.DEFINE_integer("attributed", 12, "words of either side by which latents are attributed to the last layer; 0 = none")
 flags.DEFINE_integer("pairs", 40, "minimal pairs of each language and feature, at most; 0 = none")
 flags.DEFINE_bool("steer", True, "steer what the last checkpoint writes")
 flags.DEFINE_integer("seed", 0, "of pre-training, dictionaries, documents and controls")
@@ -117,8 +118,9 @@ def main() -> None:
         seed=FLAGS.seed, train=TrainSettings(
             steps=FLAGS.steps, warm_up=quick, decay=2 * quick, sparsity_warm_up=2 * quick, threshold_from=2 * quick,
             dead_after=max(1, FLAGS.steps // 5 * FLAGS.step_tokens)))
-    settings = FeatureSettings(k=FLAGS.top, minimum=FLAGS.minimum, words=FLAGS.words, batch_tokens=FLAGS.batch_tokens,
-                               seed=FLAGS.seed)
+    settings = FeatureSettings(
+        k=FLAGS.top, minimum=FLAGS.minimum, words=FLAGS.words, attributed=FLAGS.attributed, steps=8, exact=8,
+        batch_tokens=FLAGS.batch_tokens, seed=FLAGS.seed)
     inputs = embedded(workdir) if FLAGS.model is None else named()
     tree = trace_features(
         inputs.found, inputs.texts, inputs.bank, trained, settings, workdir / "features",

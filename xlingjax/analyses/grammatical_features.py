@@ -122,7 +122,7 @@ def _analyse(
     trained, training = _train(reader, cells, settings, rows)
     found["probes"] = _transfer(reader, cells, trained, settings)
     if settings.attributed and reader.later:
-        found["downstream"] = downstream_effects(reader, cells, contrast, tops, trained, settings)
+        found["downstream"] = downstream_effects(reader, cells, contrast, tops, trained, settings, show)
     largest = max(len(cells.of(v, g, TRAIN)[0]) for v, g in zip(*np.nonzero(cells.used)))
     units, untested = _units(cells, ranked_by, tops, activity, training, settings)
     made: dict[tuple[int, int], xr.Dataset] = {}

@@ -10,11 +10,12 @@ from xlingjax.analyses.features.reading import FINAL, Reader
 from xlingjax.analyses.features.settings import FeatureSettings
 from xlingjax.analyses.features.universality import strongest
 from xlingjax.corpora.batching import bucket_lengths
+from xlingjax.progress import progress
 
 
 def downstream_effects(
     reader: Reader, cells: Cells, contrast: Float[np.ndarray, "V G M"], tops: Int[np.ndarray, "V G k"],
-    trained: dict[int, Float[np.ndarray, "L V D+1"]], settings: FeatureSettings,
+    trained: dict[int, Float[np.ndarray, "L V D+1"]], settings: FeatureSettings, show: bool | None = None,
 ) -> xr.Dataset:
     """Gradient and integrated-gradient attribution of the last later layer's probe, in every cell.
 
@@ -35,7 +36,8 @@ def downstream_effects(
     ranked = np.full((*shape, settings.k), -1)
     place = len(reader.layers) - 1
     measure = WordLogit(final=reader.layers[place] == FINAL)
-    for v, g in zip(*np.nonzero(cells.used)):
+    todo = list(zip(*np.nonzero(cells.used)))
+    for v, g in progress(todo, label="attribute", unit="cells", show=show):
         at, has = cells.of(v, g, CHOOSE)
         at = np.concatenate([at[has][:settings.attributed], at[~has][:settings.attributed]])
         side = cells.side[v, at] == 1

@@ -140,9 +140,10 @@ def trace_features(
     last = sources[-1]
 
     def make(model: Model, home: Path) -> Mapping[str, xr.Dataset]:
-        final = home.name == last.label
-        return checkpoint(model, home, texts, bank, trained, settings, pairs if final else None,
-                          steering if final else None, prompts, say)
+        if home.name == last.label:
+            return checkpoint(model, home, texts, bank, trained, settings, pairs, steering, prompts, say)
+        few = dataclasses.replace(settings, attributed=0, examples=0)  # shown of the last checkpoint only
+        return checkpoint(model, home, texts, bank, trained, few, None, None, None, say)
 
     def tell(number: int, source: Source, made: Mapping[str, xr.Dataset]) -> None:
         fvu = float(made["dictionary"]["fvu"].sel(language=ALL))
