@@ -71,9 +71,9 @@ def read(settings: Settings, tensors: Tensors) -> Found:
             "rescale_acts_by_decoder_norm", default=kind != "topk"):
         # Latents are chosen, and compared with the threshold, after they are multiplied by these norms.
         norm = np.linalg.norm(params["decoder"]["kernel"], axis=1)
-        encoder = params["encoder"]
+        encoder, decoder = params["encoder"], params["decoder"]
         params["encoder"] = {"kernel": encoder["kernel"] * norm, "bias": encoder["bias"] * norm}
-        params["decoder"] = {**params["decoder"], "kernel": params["decoder"]["kernel"] / np.where(norm > 0, norm, 1)[:, None]}
+        params["decoder"] = {**decoder, "kernel": decoder["kernel"] / np.where(norm > 0, norm, 1)[:, None]}
     about = settings.inside("metadata", optional=True)
     model = about.text("model_name", default=settings.text("model_name", default=""))
     named = _hook(settings, about, "hook_name", "hook_point")
