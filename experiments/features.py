@@ -24,7 +24,7 @@ from experiments import _checkpoints
 from experiments._checkpoints import checkpoints, refuse_present
 from experiments._embedded import pretrained
 from experiments._main import run
-from xlingjax.analyses.features.run import DictionarySettings, as_corpus, trace_features
+from xlingjax.analyses.features.run import DictionarySettings, as_corpus, last_checkpoint, trace_features
 from xlingjax.analyses.features.settings import FeatureSettings
 from xlingjax.analyses.features.steering import SteeringSettings
 from xlingjax.analyses.features.summary import summary
@@ -128,7 +128,7 @@ def main() -> None:
         steering=SteeringSettings(seed=FLAGS.seed) if FLAGS.steer else None, dtype=FLAGS.dtype,
         tokenizer=FLAGS.tokenizer, say=say)
     write_tree(workdir / "result.nc", tree)
-    said = summary(tree)
+    said = summary(last_checkpoint(tree))
     page = write_feature_report(tree, workdir, said)
     print("\n".join(said))
     print(f"report: {page}")

@@ -7,7 +7,13 @@ import pytest
 import tiny_trace
 import xarray as xr
 
-from xlingjax.analyses.features.run import DictionarySettings, as_corpus, match_checkpoints, trace_features
+from xlingjax.analyses.features.run import (
+    DictionarySettings,
+    as_corpus,
+    last_checkpoint,
+    match_checkpoints,
+    trace_features,
+)
 from xlingjax.analyses.features.settings import FeatureSettings
 from xlingjax.analyses.features.steering import (
     UNSTEERED,
@@ -189,7 +195,7 @@ class TestOverCheckpoints:
 
     def test_the_page_stands_alone(self, run, tmp_path) -> None:
         tree = run[1]
-        said = summary(tree)
+        said = summary(last_checkpoint(tree))
         page = write_feature_report(tree, tmp_path, said).read_text(encoding="utf-8")
         assert "http" not in page.replace("http-equiv", "") and said[0] in page
         for title in ("How many languages share a latent", "Latents and languages", "The dictionary", "Over training"):

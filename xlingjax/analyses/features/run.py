@@ -285,3 +285,14 @@ def join(found: Sequence[Mapping[str, xr.Dataset]], sources: Sequence[Source]) -
             joined = joined.assign_coords(coordinates)
         out[name] = joined
     return out
+
+
+def last_checkpoint(tree: xr.DataTree) -> xr.DataTree:
+    """The last checkpoint of `trace_features`, as `grammatical_features` would return it."""
+    out = {}
+    for name, node in tree.children.items():
+        found = node.to_dataset(inherit=False)
+        out[name] = found.isel(checkpoint=-1) if "checkpoint" in found.dims else found
+    made = xr.DataTree.from_dict(out)
+    made.attrs = dict(tree.attrs)
+    return made

@@ -7,6 +7,8 @@ import xarray as xr
 
 from xlingjax.analyses.features.claims import NOT_SHOWN, NOT_TESTED, SHOWN
 from xlingjax.analyses.features.conditions import LEACE, MATCHED, NO_OP, SHARED, SPECIFIC
+from xlingjax.analyses.features.steering import MATCHED as AS_ACTIVE
+from xlingjax.analyses.features.steering import STEERED
 
 
 def summary(tree: xr.DataTree) -> list[str]:
@@ -19,6 +21,8 @@ def summary(tree: xr.DataTree) -> list[str]:
         out += _causal(tree["causal"].to_dataset(), tree["claims"].to_dataset())
     else:
         out.append("No cell was tested causally: no latent is in the tops of two other languages.")
+    if "steering" in tree:
+        out += _steering(tree["steering"].to_dataset())
     left_out = json.loads(tree.attrs["left_out"])
     if left_out:
         more = f"; and {len(left_out) - 5} more" if len(left_out) > 5 else ""
@@ -94,3 +98,26 @@ def _causal(causal: xr.Dataset, decided: xr.Dataset) -> list[str]:
         said = ", ".join(f"{np.nanmean(loss[kind == name]):+.3f} ({name})" for name in names)
         head += f" Cross-entropy moves against {NO_OP} by {said} nats a token."
     return [head, *lines]
+
+
+def _steering(found: xr.Dataset) -> list[str]:
+    """What the strongest push changes, beside as strong a push of random latents."""
+    conditions = [str(name) for name in found["condition"].values]
+    shared = [name for name in conditions if name.startswith(STEERED)][-1]
+    matched = [name for name in conditions if name.startswith(AS_ACTIVE)][-1]
+    lines = []
+    for change in found["change"].values:
+        one = found.sel(change=change)
+        known = one["d_wanted"].sel(condition=shared).notnull()
+        if not known.any():
+            lines.append(f"{change}: not steered, no latent is shared by other languages for both values.")
+            continue
+        low, high = (one[f"d_wanted_{end}"].sel(condition=shared) for end in ("low", "high"))
+        up, down = int((low > 0).sum()), int((high < 0).sum())
+        mean = lambda name, condition, one=one: float(one[name].sel(condition=condition).mean())
+        lines.append(
+            f"{change}: with latents of other languages ({shared}) the share of wanted words changes by "
+            f"{mean('d_wanted', shared):+.3f} on average over {int(known.sum())} languages (intervals above zero in {up}, "
+            f"below in {down}), by {mean('d_wanted', matched):+.3f} with random latents; the largest other change is "
+            f"{mean('unwanted', shared):.3f} ({mean('unwanted', matched):.3f}).")
+    return lines
