@@ -62,7 +62,7 @@ flags.DEFINE_integer("top", _S.k, "latents of a language's top")
 flags.DEFINE_integer("minimum", _S.minimum, "words with a value, and without, that a language needs; of two parts of "
                      "the documents each")
 flags.DEFINE_integer("words", _S.words, "of either side and each part of the documents, at most")
-flags.DEFINE_integer("attributed", 12, "words of either side by which latents are attributed to the last layer; 0 = none")
+flags.DEFINE_integer("attributed", 12, "words of either side that attribute latents to the last layer; 0 = none")
 flags.DEFINE_integer("pairs", 40, "minimal pairs of each language and feature, at most; 0 = none")
 flags.DEFINE_bool("steer", True, "steer what the last checkpoint writes")
 flags.DEFINE_integer("seed", 0, "of pre-training, dictionaries, documents and controls")

@@ -215,7 +215,8 @@ def over_training(universality: xr.Dataset, probes: xr.Dataset, claims: xr.Datas
             own = np.einsum("kgg->kg", area.transpose("checkpoint", "language", "language_b").values)
             right.plot(x, np.nanmean(own, axis=1), color=colour, marker=marker)
             if claims is not None:
-                shown = claims["counts"].sel(value=value).transpose("checkpoint", "language").values.sum(1)
+                counts = claims["counts"].sel(value=value).transpose("checkpoint", "language").values
+                shown = np.nansum(counts.astype(float), axis=1)  # NaN where nothing was tested at a checkpoint
                 for k in np.flatnonzero(shown):
                     left.annotate(str(int(shown[k])), (x[k], float(one["share"].values[k])), fontsize=7, ha="center",
                                   textcoords="offset points", xytext=(0, 5))
