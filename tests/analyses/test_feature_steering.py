@@ -1,6 +1,7 @@
 """Steering by latents, and the experiment over checkpoints: what is set, what is counted, what is kept."""
 
 import dataclasses
+import html
 
 import numpy as np
 import pytest
@@ -197,7 +198,7 @@ class TestOverCheckpoints:
         tree = run[1]
         said = summary(last_checkpoint(tree))
         page = write_feature_report(tree, tmp_path, said).read_text(encoding="utf-8")
-        assert "http" not in page.replace("http-equiv", "") and said[0] in page
+        assert "http" not in page.replace("http-equiv", "") and html.escape(said[0]) in page
         for title in ("How many languages share a latent", "Latents and languages", "The dictionary", "Over training"):
             assert title in page
         assert (tmp_path / "features_breadth.png").exists()
