@@ -118,6 +118,6 @@ def _steering(found: xr.Dataset) -> list[str]:
         lines.append(
             f"{change}: with latents of other languages ({shared}) the share of wanted words changes by "
             f"{mean('d_wanted', shared):+.3f} on average over {int(known.sum())} languages (intervals above zero in "
-            f"{up}, below in {down}), by {mean('d_wanted', matched):+.3f} with random latents; the largest other change "
-            f"is {mean('unwanted', shared):.3f} ({mean('unwanted', matched):.3f}).")
+            f"{up}, below in {down}), by {mean('d_wanted', matched):+.3f} with random latents; the largest other "
+            f"change is {mean('unwanted', shared):.3f} ({mean('unwanted', matched):.3f}).")
     return lines
