@@ -11,6 +11,7 @@ from tiny_dictionaries import KINDS, planted, settings, spec, specs, stream
 from tolerances import close
 
 from xlingjax.errors import InputError
+from xlingjax.sae import training
 from xlingjax.sae.coder import init_dictionary, reconstruct
 from xlingjax.sae.config import DictionaryConfig
 from xlingjax.sae.normalising import geometric_median, unscaled
@@ -31,8 +32,14 @@ def several(kind: str) -> list[DictionarySpec]:
 
 
 @pytest.mark.promise
+@pytest.mark.parametrize("in_turn", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
-def test_several_at_once_are_each_alone(kind) -> None:
+def test_several_at_once_are_each_alone(kind, in_turn, monkeypatch) -> None:
+    """By `vmap`, as on an accelerator, and one after the other in the compiled step, as on a CPU."""
+    true = training.group_runs
+    monkeypatch.setattr(training, "group_runs", lambda *given: [
+        dataclasses.replace(group, program=dataclasses.replace(group.program, in_turn=in_turn))
+        for group in true(*given)])
     own = several(kind)
     chosen = settings(steps=20)
     assert len(group_runs(own, chosen, None)) == 1, "one compiled step"

@@ -38,6 +38,8 @@ class Program:
         most: k of any run is at most this.
         aux_k, aux_weight, bandwidth, dead_after, threshold_decay, beta_1, beta_2, clip: see `TrainSettings`.
         sparse: "topk" computes with the chosen latents only, where that is faster (see `sparse.py`).
+        in_turn: runs are computed one after the other within the step; a CPU is busy with one of them, and slower
+            with products of several at once.
     """
 
     kind: str
@@ -54,6 +56,7 @@ class Program:
     beta_2: float
     clip: float
     sparse: bool = False
+    in_turn: bool = False
 
 
 class Run(NamedTuple):

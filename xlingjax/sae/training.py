@@ -133,6 +133,7 @@ def group_runs(specs: Sequence[DictionarySpec], settings: TrainSettings, mesh: M
             beta_2=settings.beta_2,
             clip=float(kind in K_KINDS or kind == "jumprelu") if settings.clip is None else settings.clip,
             sparse=kind == "topk" and on_cpu and centred and not skip and most * LEAST_SHARE <= latents,
+            in_turn=on_cpu,
         ), members, latents))
     return groups
 
