@@ -19,8 +19,8 @@ from xlingjax.corpora.tokenising import tokenise
 from xlingjax.corpora.words import word_positions
 from xlingjax.errors import InputError
 from xlingjax.kernels.erasure import Eraser
-from xlingjax.models import Model, TransformerConfig, init_params
-from xlingjax.sae import Dictionary, DictionaryConfig, init_dictionary
+from xlingjax.models import Model, TransformerConfig, forward, init_params
+from xlingjax.sae import Dictionary, DictionaryConfig, LatentEdit, init_dictionary
 from xlingjax.training.objectives import Objective, row_losses
 
 SETTINGS = FeatureSettings(minimum=15, tested=10, words=60, k=4, bootstraps=40, matched=4, batch_tokens=256)
@@ -238,7 +238,9 @@ CONFIG = TransformerConfig(vocab_size=23, layers=3, width=12, heads=3, mlp_width
 def small():
     params = jax.tree.map(lambda x: 5 * x if x.ndim > 1 else x, init_params(CONFIG, jax.random.key(0)))
     coder = init_dictionary(DictionaryConfig("relu", 12, 30), jax.random.key(1))
-    coder["encoder"]["bias"] = jnp.full(30, -0.2)
+    # Both estimates tend to exact ablation as latents become small beside the state, whatever the layers do. (With
+    # latents of full size these layers are so far from linear that neither correlates by more than 0.52 with it.)
+    coder["encoder"]["kernel"] *= 0.05
     rng = np.random.default_rng(0)
     tokens, mask = rng.integers(0, 23, (5, 6)), np.arange(6)[None] < np.array([6, 5, 6, 4, 6])[:, None]
     dictionary = Dictionary(coder, DictionaryConfig("relu", 12, 30), "resid", 0)
@@ -268,15 +270,15 @@ def test_downstream_effects_against_exact_ablation(small, name) -> None:
     exact = np.asarray(downstream.exact_effects(model, dictionary, tokens, mask, measure, data, np.arange(30)))
     rough = downstream.attribute(model, dictionary, tokens, mask, measure, data)
     r = [np.corrcoef(exact.T.ravel(), np.asarray(one.effects).ravel())[0, 1] for one in (rough, fine)]
-    assert min(r) > 0.8, r
+    assert min(r) > 0.95, r
 
-    from xlingjax.models.transformer import forward
-    from xlingjax.sae import LatentEdit
-
-    def value(scale):
-        edit = {"resid": dictionary.edit(LatentEdit(scale=np.asarray(scale, np.float32)[None, None]))}
+    @jax.jit
+    def run(scale):
+        edit = {"resid": dictionary.edit(LatentEdit(scale=scale[None, None]))}
         hidden, captured = forward(model.params, CONFIG, tokens, mask, capture=measure.capture(data), edits=edit)
-        return np.asarray(measure(model.params, CONFIG, hidden, captured, data), float)
+        return measure(model.params, CONFIG, hidden, captured, data)
+
+    value = lambda scale: np.asarray(run(np.asarray(scale, np.float32)), float)
 
     one = int(np.abs(exact).sum(1).argmax())
     without = np.ones(30)
@@ -299,7 +301,7 @@ def test_downstream_effects_look_only_where_asked(small) -> None:
     np.testing.assert_allclose(found.whole, found.silent)
     with pytest.raises(InputError, match="steps is -1"):
         downstream.attribute(model, dictionary, tokens, mask, measure, data, steps=-1)
-    with pytest.raises(InputError, match="12 units at 'resid'"):
+    with pytest.raises(InputError, match="reads 8 units at 'resid'"):
         wrong = DictionaryConfig("relu", 8, 30)
         other = Dictionary(init_dictionary(wrong, jax.random.key(1)), wrong, "resid", 0)
         downstream.attribute(model, other, tokens, mask, measure, data)

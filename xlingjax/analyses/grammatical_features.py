@@ -19,6 +19,7 @@ import numpy as np
 import scipy.sparse
 import xarray as xr
 
+from xlingjax import hosts
 from xlingjax.analyses.features import probes
 from xlingjax.analyses.features.attribution import probe_effects
 from xlingjax.analyses.features.causal import Unit, run_unit
@@ -147,14 +148,15 @@ def _kept(folder: Path | None, name: str, make: Callable[[], xr.Dataset]) -> xr.
     if folder is None:
         return make()
     path = folder / "cells" / f"{name}.nc"
-    if not path.exists():
+    if not hosts.agreed(path.exists()):  # all hosts compute, or none does
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_tree(path, {"cell": make()})
+        made = make()
+        hosts.first_does(f"write {path}", lambda: write_tree(path, {"cell": made}))
     return read_tree(path)["cell"]
 
 
 def _activity(reader: Reader, cells: Cells, settings: FeatureSettings) -> Activity:
-    """Over the sentences that choose latents, of every language alike many at most."""
+    """Over the sentences whose words choose latents, in each language."""
     bank = reader.bank
     choosing = np.unique(bank.row[cells.words[cells.part == CHOOSE]])
     language = np.array([cells.languages.index(name) for name in bank.languages[choosing].tolist()])

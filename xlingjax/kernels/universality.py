@@ -5,12 +5,12 @@ its breadth; a latent is shared where two sets or more hold it.
 """
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 
 from xlingjax.errors import InputError
 
 
-def breadth_shares(breadth: Float[np.ndarray, "*batch G"]) -> Float[np.ndarray, "*batch"]:
+def breadth_shares(breadth: Shaped[np.ndarray, "*batch G"]) -> Float[np.ndarray, "*batch"]:
     """Of the latents in any set, the share that two sets or more hold; NaN where all sets are empty.
 
     Args:

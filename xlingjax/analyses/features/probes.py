@@ -26,12 +26,12 @@ def fit(
     layers, size, width = x.shape
     finite = np.isfinite(x).all((1, 2))
     features = np.zeros((layers, rows, width), np.float32)
-    mean = np.where(finite[:, None], x.mean(1, dtype=np.float64), 0)
-    spread = np.where(finite[:, None], x.std(1, dtype=np.float64), 1)
+    x = np.where(finite[:, None, None], x, 0)
+    mean, spread = x.mean(1, dtype=np.float64), x.std(1, dtype=np.float64)
     # A unit that hardly moves is no signal that a division should make large.
     floor = 1e-3 * np.sqrt(np.square(spread).mean(1, keepdims=True)) + 1e-30
     spread = np.maximum(spread, floor)
-    features[:, :size] = np.where(finite[:, None, None], (x - mean[:, None]) / spread[:, None], 0)
+    features[:, :size] = (x - mean[:, None]) / spread[:, None]
     y = np.zeros((len(side), rows), np.int32)
     weight = np.zeros((len(side), rows), np.float32)
     for row, one in enumerate(side):
