@@ -126,6 +126,7 @@ def test_nothing_planted_nothing_claimed() -> None:
     assert claimed == 0 and counting <= 3  # 20 worlds at 5 %: more than 3 has probability 0.016
 
 
+@pytest.mark.slow
 def test_a_workdir_keeps_cells_and_refuses_another_experiment(world, tmp_path, monkeypatch) -> None:
     from xlingjax.analyses import grammatical_features as door
 

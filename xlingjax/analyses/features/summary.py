@@ -46,7 +46,8 @@ def _sharing(found: xr.Dataset) -> list[str]:
                      f"in two or more of {number} languages; by chance {', '.join(chances)}.")
         if not np.isnan(float(one["p_names"])):
             lines[-1] += (f" Of a language's top the others have {float(one['met']):.0%}, and "
-                          f"{float(one['met_names']):.0%} in their tops of other features (p {float(one['p_names']):.2g}).")
+                          f"{float(one['met_names']):.0%} in their tops of other features "
+                          f"(p {float(one['p_names']):.2g}).")
     return lines
 
 
