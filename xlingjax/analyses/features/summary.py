@@ -43,13 +43,15 @@ def _sharing(found: xr.Dataset) -> list[str]:
     lines = []
     for value in found["value"].values.tolist():
         one = at.sel(value=value)
-        chances = [f"{float(one[f'share_{null}']):.2f} {said} (p {float(one[f'p_{null}']):.2g})"
-                   for null, said in (("even", "if drawn evenly"), ("activity", "if drawn by activity"),
-                                      ("names", "between different features"))
-                   if not np.isnan(float(one[f"p_{null}"]))]
+        chances = [f"{float(one[f'share_{null}']):.0%} {said} (p {float(one[f'p_{null}']):.2g})"
+                   for null, said in (("even", "if drawn evenly"), ("activity", "if drawn by activity"))]
         number = int(found["used"].sel(value=value).sum())
         lines.append(f"{value}: of the latents in the top {int(one['k'])} of a language {float(one['share']):.0%} are "
                      f"in two or more of {number} languages; by chance {', '.join(chances)}.")
+        if not np.isnan(float(one["p_names"])):
+            lines[-1] += (f" Of a language's top the others have {float(one['met']):.0%}, and "
+                          f"{float(one['met_names']):.0%} in their tops of other features "
+                          f"(p {float(one['p_names']):.2g}).")
     return lines
 
 

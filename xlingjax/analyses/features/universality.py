@@ -2,10 +2,12 @@
 
 Three chances: sets drawn evenly from the latents alive in each language; drawn in proportion to activity, because
 latents that are always active are strong for anything; and the value's own set in one language beside sets of other
-features in the others, which keeps everything but the question.
+features in the others, which keeps everything but the question. For the last one it is counted how much of a language's
+set the others' sets hold, since other languages asked one and the same other question do share.
 """
 
 import json
+import math
 from typing import Any
 
 import numpy as np
@@ -19,7 +21,7 @@ from xlingjax.kernels.experts import expert_sets
 from xlingjax.kernels.sharing import breadth
 from xlingjax.kernels.universality import alive_chance, breadth_shares, draw_sets
 
-NULLS = ("even", "activity", "names")
+NULLS = ("even", "activity")
 
 
 def strongest(effects: Float[np.ndarray, "V G M"], k: int, seed: int) -> Int[np.ndarray, "V G k"]:
@@ -37,11 +39,13 @@ def universality(
 
     Returns:
         Dimensions `value`, `k`, `languages` (1 to G), `language`, `language_b`, `draw`. `breadth`, latents in the
-        tops of exactly so many languages, and `breadth_even` (exact), `breadth_activity`, `breadth_names`
-        (means over draws); `share` of all top latents that two languages or more have, with `share_NULL`,
-        `share_NULL_high` (95 % of draws) and `p_NULL`; `overlap`, share of `language`'s top that is in the top of
-        `language_b`, and `overlap_names`, in the tops of other features there; both at the settings' k.
-        `alive[language]`. The null of names is NaN where there is one feature only.
+        tops of exactly so many languages, and `breadth_even` (exact), `breadth_activity` (mean over draws);
+        `share` of all top latents that two languages or more have, with `share_NULL`, `share_NULL_high` (95 % of
+        draws) and `p_NULL`; `met`, the share of a language's top that any other language has in its own, mean over
+        languages, and `met_names`, `met_names_high`, `p_names`, the same where the others' tops are of random values
+        of other features. By language, at the settings' k: `overlap`, share of `language`'s top that is in the top
+        of `language_b`, and `overlap_names`, in the tops of other features there; `alive`. `smallest_p_names` of each
+        value: few other values make few permutations. What is of names is NaN where there is one feature only.
     """
     count, languages = len(cells.values), len(cells.languages)
     ks = [k for k in dict.fromkeys(sorted((*settings.ks, settings.k))) if k <= effects.shape[-1]] or [effects.shape[-1]]
@@ -52,6 +56,8 @@ def universality(
         out |= {f"breadth_{null}": np.full((*shape, languages), np.nan),
                 **{f"{name}_{null}{end}": np.full(shape, np.nan)
                    for name, end in (("share", ""), ("share", "_high"), ("p", ""))}}
+    out |= {name: np.full(shape, np.nan) for name in ("met", "met_names", "met_names_high", "p_names")}
+    smallest = np.full(count, np.nan)
     alive = activity.frequency > 0
     for v in range(count):
         have = np.flatnonzero(cells.used[v])
@@ -64,11 +70,8 @@ def universality(
             seed = settings.seed + 1000 * v + i
             draws: dict[str, Any] = {
                 "even": draw_sets(alive[have].astype(float), sizes, settings.null_draws, seed),
-                "activity": draw_sets(activity.mean[have], sizes, settings.null_draws, seed + 500),
-                "names": _renamed(ranked[..., :k], v, have, cells, settings.null_draws, seed)}
+                "activity": draw_sets(activity.mean[have], sizes, settings.null_draws, seed + 500)}
             for null, drawn in draws.items():
-                if drawn is None:
-                    continue
                 each = np.array([breadth(one) for one in drawn])
                 shares = breadth_shares(each)
                 out[f"breadth_{null}"][v, i, :len(have)] = (
@@ -76,37 +79,48 @@ def universality(
                 out[f"share_{null}"][v, i] = np.nanmean(shares)
                 out[f"share_{null}_high"][v, i] = np.nanquantile(shares, 0.95)
                 out[f"p_{null}"][v, i] = (1 + (shares >= share - 1e-12).sum()) / (1 + len(shares))
+            met = out["met"][v, i] = _met(sets, [sets] * len(have))
+            renamed, smallest[v] = _renamed(ranked[..., :k], v, have, cells, settings.null_draws, seed)
+            if len(renamed):
+                mets = np.array([_met(sets, one) for one in renamed])
+                out["met_names"][v, i], out["met_names_high"][v, i] = mets.mean(), np.quantile(mets, 0.95)
+                out["p_names"][v, i] = max(smallest[v], (1 + (mets >= met - 1e-12).sum()) / (1 + len(mets)))
     overlap, names = _overlaps(ranked[..., :settings.k], cells)
     axes = ("value", "language", "language_b")
     return xr.Dataset(
         {name: (("value", "k", "languages")[:values.ndim], values) for name, values in out.items()} | {
             "overlap": (axes, overlap), "overlap_names": (axes, names), "alive": ("language", alive.sum(1)),
-            "used": (("value", "language"), cells.used)},
+            "used": (("value", "language"), cells.used),
+            "smallest_p_names": ("value", smallest)},
         coords={"value": list(cells.values), "k": ks, "languages": np.arange(1, languages + 1),
                 "language": list(cells.languages), "language_b": list(cells.languages)},
         attrs={"k": settings.k, "latents": effects.shape[-1], "draws": settings.null_draws,
                "ranking": settings.ranking})
 
 
+def _met(sets: Int[np.ndarray, "g k"], others: Any) -> float:
+    """Share of each language's set that the other languages' sets hold, mean over languages.
+
+    Args:
+        others: for each language the sets of all, of which its own plays no part.
+    """
+    shares = [np.isin(own[own >= 0], np.delete(rest, g, axis=0)).mean()
+              for g, (own, rest) in enumerate(zip(sets, others)) if (own >= 0).any()]
+    return float(np.mean(shares)) if shares else np.nan
+
+
 def _renamed(
-    ranked: np.ndarray, value: int, have: np.ndarray, cells: Cells, draws: int, seed: int,
-) -> np.ndarray | None:
-    """Sets of which one is the value's own in a random language, the others of other features, dealt in turn."""
-    features = [f for f in dict.fromkeys(cells.features) if f != cells.features[value]]
-    if not features:
-        return None
+    ranked: Int[np.ndarray, "V G k"], value: int, have: np.ndarray, cells: Cells, draws: int, seed: int,
+) -> tuple[Int[np.ndarray, "draws g g k"], float]:
+    """For each language the sets of all, of random values of other features; and the smallest p so few values allow."""
+    choices = [[v for v in np.flatnonzero(cells.used[:, g]) if cells.features[v] != cells.features[value]]
+               for g in have]
+    if not all(choices):
+        return np.empty((0, len(have), len(have), ranked.shape[-1]), int), np.nan
     rng = np.random.default_rng([seed, 71])
-    of = {(f, g): [v for v in np.flatnonzero(cells.used[:, g]) if cells.features[v] == f]
-          for f in features for g in have}
-    out = np.empty((draws, len(have), ranked.shape[-1]), int)
-    for one in out:
-        own = rng.integers(len(have))
-        order = rng.permutation(features)
-        for i, g in enumerate(have):
-            choices = [values for j in range(len(order)) if (values := of[order[(i + j) % len(order)], g])]
-            picked = value if i == own else int(rng.choice(choices[0])) if choices else None
-            one[i] = -1 if picked is None else ranked[picked, g]
-    return out
+    picked = np.stack([rng.choice(values, (draws, len(have))) for values in choices], -1)
+    different = math.prod(map(len, choices))
+    return ranked[picked, have], max(1 / (1 + draws), 1 / (1 + different))
 
 
 def _overlaps(tops: Int[np.ndarray, "V G k"], cells: Cells) -> tuple[np.ndarray, np.ndarray]:
