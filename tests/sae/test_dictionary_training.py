@@ -11,6 +11,7 @@ from tiny_dictionaries import KINDS, planted, settings, spec, specs, stream
 from tolerances import close
 
 from xlingjax.errors import InputError
+from xlingjax.sae import training
 from xlingjax.sae.coder import init_dictionary, reconstruct
 from xlingjax.sae.config import DictionaryConfig
 from xlingjax.sae.normalising import geometric_median, unscaled
@@ -31,8 +32,14 @@ def several(kind: str) -> list[DictionarySpec]:
 
 
 @pytest.mark.promise
+@pytest.mark.parametrize("in_turn", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
-def test_several_at_once_are_each_alone(kind) -> None:
+def test_several_at_once_are_each_alone(kind, in_turn, monkeypatch) -> None:
+    """By `vmap`, as on an accelerator, and one after the other in the compiled step, as on a CPU."""
+    true = training.group_runs
+    monkeypatch.setattr(training, "group_runs", lambda *given: [
+        dataclasses.replace(group, program=dataclasses.replace(group.program, in_turn=in_turn))
+        for group in true(*given)])
     own = several(kind)
     chosen = settings(steps=20)
     assert len(group_runs(own, chosen, None)) == 1, "one compiled step"
@@ -46,7 +53,7 @@ def test_several_at_once_are_each_alone(kind) -> None:
 
 
 def test_kinds_are_trained_beside_each_other_in_the_order_given() -> None:
-    made = train_dictionaries(stream(), specs(), settings(steps=4))
+    made = train_dictionaries(stream(), specs(), settings(steps=4, warm_up=1, decay=1, sparsity_warm_up=1))
     assert [one.config for one in made] == [one.config for one in specs()]
     assert [one.about["seed"] for one in made] == [0, 1, 3]
 
@@ -84,7 +91,7 @@ def _runs(own):
 
 @pytest.mark.promise
 def test_another_seed_k_penalty_or_rate_compiles_nothing(caplog) -> None:
-    chosen = settings(steps=2)
+    chosen = settings(steps=2, warm_up=1, decay=1, sparsity_warm_up=1)
     train_dictionaries(stream(), [spec("topk"), spec("gated")], chosen)
     update_programs = update._cache_size()
     with jax.log_compiles(), caplog.at_level(logging.WARNING):
@@ -175,8 +182,8 @@ def test_dead_latents_start_anew_where_the_error_is() -> None:
 
 
 def test_resampling_happens_at_its_steps() -> None:
-    plain, again = (train_dictionaries(stream(), [spec("relu", sparsity=9.0)], settings(resample_at=at))[0]
-                    for at in ((), (12, 20)))
+    plain, again = (train_dictionaries(stream(), [spec("relu", sparsity=90.0, learning_rate=2e-2)], settings(
+        dead_after=128, resample_at=at))[0] for at in ((), (12, 20)))
     assert np.abs(plain.directions - again.directions).max() > 0.1
 
 

@@ -14,7 +14,7 @@ from tolerances import KERNEL, close
 
 from xlingjax.sae import objectives
 from xlingjax.sae.coder import encode, init_dictionary
-from xlingjax.sae.objectives import Run, latents, loss
+from xlingjax.sae.objectives import Run, latents, loss, tiers
 from xlingjax.sae.packing import map_named, pack
 from xlingjax.sae.training import group_runs
 from xlingjax.sae.updating import first_state, update
@@ -60,7 +60,7 @@ CASES = [("relu", {}), ("gated", {}), ("topk", {}), ("batch_topk", {}), ("matryo
 
 
 # Only kinds with k revive dead latents in their loss; only centred "topk" has the sparse way.
-WAYS = [(kind, options, sparse, revival) for kind, options in CASES for sparse in (False, True) for revival in (0, 1, 2)
+WAYS = [(kind, options, sparse, revival) for kind, options in CASES for sparse in (False, True) for revival in range(4)
         if (not sparse or (kind == "topk" and not options)) and (not revival or "top" in kind or kind == "matryoshka")]
 
 
@@ -70,9 +70,9 @@ def test_loss_and_slopes_against_torch(kind, options, sparse, revival) -> None:
     config, program, run = prepared(kind, sparse, **options)
     params, x = drawn(config), batch()
     y = x if config.out == D else np.random.default_rng(5).standard_normal((B, config.out)).astype(np.float32)
-    # No latent is dead, four are, half of them are.
+    # No latent is dead, four are, half of them are, most of them are: each has a branch of its own.
     quiet = np.zeros(M, np.int32)
-    quiet[:(0, 4, 20)[revival]] = 1000
+    quiet[:(0, 5, 24, 38)[revival]] = 1000
     ours = jax.jit(functools.partial(jax.value_and_grad(loss, has_aux=True), program=program))
     (value, seen), slope = ours(params, run=run, x=x, y=y, quiet=quiet, penalty=jnp.float32(1),
                                 revival=jnp.int32(revival))
@@ -82,7 +82,9 @@ def test_loss_and_slopes_against_torch(kind, options, sparse, revival) -> None:
     with torch.no_grad():
         f = torch_recipes.loss(theirs, kind, torch.tensor(x), torch.tensor(y), **arguments)[1]
     dead = torch.tensor(quiet >= 32) & ~(f > 0).any(0)
-    assert revival == 0 or dead.any()
+    bounds = (0, *tiers(program.aux_k, M))
+    assert bounds == (0, 6, 24, 40) and dead.sum() <= bounds[revival]
+    assert revival == 0 or dead.sum() > (0, 0, 6, 20)[revival], int(dead.sum())
     wanted, _ = torch_recipes.loss(theirs, kind, torch.tensor(x), torch.tensor(y), dead=dead, aux_k=6,
                                    aux_weight=program.aux_weight, **arguments)
     wanted.backward()

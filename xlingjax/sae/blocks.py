@@ -100,8 +100,8 @@ class StoredStream(Stream):
         named = lambda places: None if places is None else [(site, layer) for site, layer in places]
         batch_tokens = about["batch_tokens"] if batch_tokens is None else batch_tokens
         if batch_tokens > self._block_tokens:
-            raise InputError(f"a batch of {batch_tokens} tokens exceeds the blocks of {self._block_tokens} in {folder}; give "
-                             "a smaller batch or write larger buffers")
+            raise InputError(f"a batch of {batch_tokens} tokens exceeds a block of {self._block_tokens} in {folder}; "
+                             "give a smaller batch or write larger buffers")
         super().__init__(named(about["places"]) or [], named(about["targets"]), about["width"], about["out"],
                          batch_tokens, self._block_tokens, len(self._blocks) * self._block_tokens,
                          about["seed"] if seed is None else seed)

@@ -38,6 +38,8 @@ class Program:
         most: k of any run is at most this.
         aux_k, aux_weight, bandwidth, dead_after, threshold_decay, beta_1, beta_2, clip: see `TrainSettings`.
         sparse: "topk" computes with the chosen latents only, where that is faster (see `sparse.py`).
+        in_turn: runs are computed one after the other within the step; a CPU is busy with one of them, and slower
+            with products of several at once.
     """
 
     kind: str
@@ -54,6 +56,7 @@ class Program:
     beta_2: float
     clip: float
     sparse: bool = False
+    in_turn: bool = False
 
 
 class Run(NamedTuple):
@@ -100,8 +103,8 @@ def loss(
         x, y: what is read and what is to be reconstructed, scaled.
         quiet: tokens since each latent was active, before this batch.
         penalty: the factor of the sparsity warm-up.
-        revival: 0, no latent can be dead; 1, at most `aux_k` are; 2, more may be. Not batched over runs, so that
-            nothing is computed in vain.
+        revival: 0, no latent can be dead; n, at most the n-th of `tiers` are. Not batched over runs, so that nothing
+            is computed in vain.
     """
     real = jnp.arange(quiet.shape[0]) < run.width
     if program.sparse:
@@ -134,9 +137,9 @@ def loss(
         since = jnp.where(counts > 0, 0, quiet + x.shape[0])
         dead = (since >= program.dead_after) & real
         aux = functools.partial(_explained_by_dead, program=program)
-        # Checkpointed, or the branch not taken would fill arrays of its size with zeros.
+        # Checkpointed, or the branches not taken would fill arrays of their size with zeros.
         branches = [lambda *_: jnp.zeros(())] + [
-            jax.checkpoint(functools.partial(aux, select=select)) for select in (False, True)]
+            jax.checkpoint(functools.partial(aux, among=among)) for among in tiers(program.aux_k, len(dead))]
         total += program.aux_weight * jax.lax.switch(
             revival, branches, dict(params), x, jax.lax.stop_gradient(residual), dead)
     return total, Seen(error, counts, smallest)
@@ -237,16 +240,30 @@ def _skipped(params: Params, program: Program, x: Array, held: bool = False) -> 
     return x @ (jax.lax.stop_gradient(params["skip"]) if held else params["skip"])
 
 
+def tiers(aux_k: int, latents: int) -> tuple[int, ...]:
+    """For how many dead latents the products with them are compiled: few cost little.
+
+    >>> tiers(256, 4096), tiers(4, 4)
+    ((256, 1024, 4096), (4,))
+    """
+    return tuple(sorted({min(many, latents) for many in (aux_k, 4 * aux_k, latents)}))
+
+
 def _explained_by_dead(
-    params: Params, x: Array, residual: Array, dead: Array, *, program: Program, select: bool,
+    params: Params, x: Array, residual: Array, dead: Array, *, program: Program, among: int,
 ) -> Float[Array, ""]:
-    """Share of the residual's variance that the dead latents leave."""
-    z = read(params, program.centred, x) + params["encoder"]["bias"]
+    """Share of the residual's variance that the dead latents leave, of which there are at most `among`."""
+    encoder, kernel = params["encoder"], params["decoder"]["kernel"]
+    if among < len(dead):
+        first = jnp.argsort(~dead)[:among]  # the dead ones, in order
+        encoder = {"kernel": encoder["kernel"][:, first], "bias": encoder["bias"][first]}
+        kernel, dead = kernel[first], dead[first]
+    z = read({"encoder": encoder, "decoder": params["decoder"]}, program.centred, x) + encoder["bias"]
     f = jnp.where(dead & (z > 0), z, 0)
-    if select:
+    if among > program.aux_k:
         f = largest(f, program.aux_k)
     variance = _squares(residual - residual.mean(axis=0))
-    left = _squares(residual - f @ params["decoder"]["kernel"])
+    left = _squares(residual - f @ kernel)
     return jnp.where(dead.any() & (variance > 0), left / jnp.where(variance > 0, variance, 1), 0)
 
 

@@ -19,6 +19,7 @@ class TrainPlan:
         runs: R. programs: compiled steps, one a kind.
         parameters: numbers in all dictionaries, padding included.
         state_bytes: on each device throughout: parameters, Adam's moments, ages of latents.
+        temporary_bytes: at most used beside them in a step, as compiled; None = the compiler does not say.
         buffer_bytes, batch_bytes: activations held, and read by one step.
         disk_bytes: the training state twice (the last one is replaced, not overwritten), and the dictionaries.
         steps, tokens: in all; available: tokens before the stream repeats itself.
@@ -37,6 +38,7 @@ class TrainPlan:
     tokens: int
     available: int
     buffers: int
+    temporary_bytes: int | None = None
     step_seconds: float = 0.0
     buffer_seconds: float = 0.0
 
@@ -62,8 +64,9 @@ class TrainPlan:
             f"training   {self.runs} dictionaries of {self.parameters:,} parameters in {self.programs} compiled steps",
             f"tokens     {self.steps:,} steps = {self.tokens:,} tokens, {self.tokens / self.available:.1f} times the "
             f"{self.available:,} there are",
-            f"memory     {_bytes(self.state_bytes)} throughout, a buffer of {_bytes(self.buffer_bytes)}, "
-            f"{_bytes(self.batch_bytes)} a batch",
+            f"memory     {_bytes(self.state_bytes)} throughout, "
+            f"{'unknown' if self.temporary_bytes is None else _bytes(self.temporary_bytes)} temporary, a buffer of "
+            f"{_bytes(self.buffer_bytes)}, {_bytes(self.batch_bytes)} a batch",
             f"disk       {_bytes(self.disk_bytes)}",
             f"time       about {seconds:,.0f} s: {self.step_seconds:.3g} s a step, {self.buffers:,} buffers of "
             f"{self.buffer_seconds:.3g} s"])

@@ -15,6 +15,7 @@ from xlingjax.sae.coder import Params
 from xlingjax.sae.selecting import ranked
 
 TOGETHER = 8  # rows that are added up before the sum is written
+GROUP = 16  # summands of a latent that are added up in one round
 LEAST_SHARE = 24  # latents to one chosen, from where on it pays
 
 
@@ -74,8 +75,9 @@ def _rows(values: Array, places: Array, kernel: Array) -> Array:
 
 def _decode_backward(kept: tuple, g: Array) -> tuple:
     values, places, kernel = kept
-    slope = jax.lax.scan(lambda _, place: (None, (g * kernel[place]).sum(axis=-1)), None, places.T)[1].T
-    return slope, None, _sums(values, places, g, kernel.shape[0])
+    # The barrier keeps the gather out of the sum, where it would be done number by number.
+    along = lambda _, place: (None, jax.lax.optimization_barrier(g * kernel[place]) @ jnp.ones(g.shape[1], g.dtype))
+    return jax.lax.scan(along, None, places.T)[1].T, None, _sums(values, places, g, kernel.shape[0])
 
 
 decode_chosen.defvjp(lambda values, places, kernel: (_rows(values, places, kernel), (values, places, kernel)),
@@ -83,6 +85,41 @@ decode_chosen.defvjp(lambda values, places, kernel: (_rows(values, places, kerne
 
 
 def _sums(values: Float[Array, "b K"], places: Int[Array, "b K"], rows: Float[Array, "b D"], m: int) -> Array:
-    """float[M, D]: for each latent the sum of the rows of its tokens, by value."""
-    return jax.lax.scan(lambda out, some: (out.at[some[1]].add(some[0][:, None] * rows), None),
-                        jnp.zeros((m, rows.shape[1]), rows.dtype), (values.T, places.T))[0]
+    """float[M, D]: for each latent the sum of the rows of its tokens, by value.
+
+    Summands are sorted by latent and added in groups of `GROUP`, the sums of groups in groups again, until a
+    latent has one: only gathers, which every core shares, where a scatter is one loop on one core. A latent has at
+    most as many summands as there are tokens, so the number of rounds is known.
+    """
+    tokens, each = places.shape
+    latents, order = _sorted(places.reshape(-1), m)
+    bounds = jnp.searchsorted(latents, jnp.arange(m + 1, dtype=latents.dtype)).astype(jnp.int32)
+    counts = bounds[1:] - bounds[:-1]
+    weights, at, most = values.reshape(-1)[order], order // each, tokens
+    while True:
+        firsts, groups = jnp.cumsum(counts) - counts, -(-counts // GROUP)
+        if most <= GROUP:  # one group a latent is enough
+            owner, within = jnp.arange(m), jnp.zeros(m, jnp.int32)
+        else:
+            ends = jnp.cumsum(groups)
+            number = jnp.arange(len(at) // GROUP + m, dtype=jnp.int32)
+            owner = jnp.minimum(jnp.searchsorted(ends, number, side="right"), m - 1)
+            within = number - (ends - groups)[owner]
+        place = within[:, None] * GROUP + jnp.arange(GROUP)
+        summand = jnp.minimum(firsts[owner][:, None] + place, len(at) - 1)
+        rows = _rows(jnp.where(place < counts[owner][:, None], weights[summand], 0), at[summand], rows)
+        if most <= GROUP:
+            return rows
+        counts, most = groups, -(-most // GROUP)
+        at, weights = number, jnp.ones(len(number), values.dtype)
+
+
+def _sorted(places: Int[Array, "n"], m: int) -> tuple[Array, Array]:
+    """(places in order, where each stood before); equal ones stay in order."""
+    n = places.size
+    before = jnp.arange(n, dtype=jnp.int32)
+    if m * n > 2**32:
+        return jax.lax.sort_key_val(places, before)
+    # Place and number fit into one word, which sorts several times faster than two.
+    key = jnp.sort(places.astype(jnp.uint32) * jnp.uint32(n) + before.astype(jnp.uint32))
+    return (key // jnp.uint32(n)).astype(jnp.int32), (key % jnp.uint32(n)).astype(jnp.int32)

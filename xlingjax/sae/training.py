@@ -133,6 +133,7 @@ def group_runs(specs: Sequence[DictionarySpec], settings: TrainSettings, mesh: M
             beta_2=settings.beta_2,
             clip=float(kind in K_KINDS or kind == "jumprelu") if settings.clip is None else settings.clip,
             sparse=kind == "topk" and on_cpu and centred and not skip and most * LEAST_SHARE <= latents,
+            in_turn=on_cpu,
         ), members, latents))
     return groups
 
@@ -245,14 +246,17 @@ class _Training:
         packed = pack(params, group.program.kind, group.latents)
         return jax.device_get(first_state(packed, group.program))
 
+    def _factors(self, step: int) -> tuple[np.float32, np.float32, np.bool_]:
+        """Of learning rate and penalty, and whether the threshold is averaged, at a step."""
+        settings = self.settings
+        return (np.float32(settings.rate_factor(step)), np.float32(settings.penalty_factor(step)),
+                np.bool_(step > min(settings.threshold_from, settings.steps // 2)))
+
     def _step(self, step: int, x: jax.Array, y: jax.Array | None) -> list[jax.Array]:
         """One update of every group."""
-        settings = self.settings
-        factors = (np.float32(settings.rate_factor(step)), np.float32(settings.penalty_factor(step)),
-                   np.bool_(step > min(settings.threshold_from, settings.steps // 2)))
-        metrics = []
+        settings, metrics = self.settings, []
         for group in self.groups:
-            group.state, seen = update(group.program, group.state, group.runs, x, y, *factors)
+            group.state, seen = update(group.program, group.state, group.runs, x, y, *self._factors(step))
             if step in settings.resample_at:
                 group.state = resample(group.program, group.state, group.runs, x, y, np.int32(step))
             metrics.append(seen)
@@ -288,11 +292,15 @@ class _Training:
         """What the run needs; takes two steps to time one, after which the states are spent."""
         x, y = (place_batch(part, self.mesh) for part in self.stream.batch(0))
         plan = TrainPlan.of(self.settings, self.stream, self.groups, len(self.specs), self.folder is not None)
+        analyses = [update.lower(group.program, group.state, group.runs, x, y, *self._factors(1)).compile(
+            ).memory_analysis() for group in self.groups]
+        temporary = None if None in analyses else max(int(one.temp_size_in_bytes) for one in analyses)
         for _ in range(2):
             begun = time.perf_counter()
             jax.block_until_ready(self._step(1, x, y))
             pace = time.perf_counter() - begun
-        return dataclasses.replace(plan, step_seconds=pace, buffer_seconds=filling)
+        return dataclasses.replace(
+            plan, temporary_bytes=temporary, step_seconds=pace, buffer_seconds=filling)
 
     def _finished(self, scale_in: np.ndarray, scale_out: np.ndarray) -> tuple[Dictionary, ...]:
         made: dict[int, Dictionary] = {}

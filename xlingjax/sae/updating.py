@@ -1,7 +1,7 @@
 """One step of several dictionaries at once: gradients, Adam, the decoder's norm, and what counts as dead."""
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int
 
 from xlingjax.sae.coder import unit_rows
 from xlingjax.sae.config import THRESHOLD_KINDS
-from xlingjax.sae.objectives import Program, Run, latents, loss, reconstruction
+from xlingjax.sae.objectives import Program, Run, latents, loss, reconstruction, tiers
 from xlingjax.sae.packing import map_named, over_latents
 
 State = Mapping[str, Any]  # params, adam, quiet int32[M], averaged bool; each leads with the runs R
@@ -41,9 +41,14 @@ def update(
     tokens, m = x.shape[1], state["quiet"].shape[1]
     dead = (state["quiet"] + tokens >= program.dead_after) & (jnp.arange(m) < runs.width[:, None])
     most = dead.sum(axis=1, dtype=jnp.int32).max()
-    revival = (most > 0).astype(jnp.int32) + (most > program.aux_k).astype(jnp.int32)
+    revival = sum(((most > bound).astype(jnp.int32) for bound in (0, *tiers(program.aux_k, m)[:-1])), jnp.int32(0))
     one = functools.partial(_update_one, program, rate=rate, penalty=penalty, averaging=averaging, revival=revival)
-    return jax.vmap(one, in_axes=(0, 0, None, None))(state, runs, x, y)
+    return _over_runs(program, lambda state, run: one(state, run, x, y), state, runs)
+
+
+def _over_runs(program: Program, one: Callable[..., Any], state: State, runs: Run) -> Any:
+    """one(state, run) of every run, each leaf [R, ...]."""
+    return jax.lax.map(lambda pair: one(*pair), (state, runs)) if program.in_turn else jax.vmap(one)(state, runs)
 
 
 def _update_one(
@@ -87,8 +92,7 @@ def resample(
     An input is drawn by its squared error. The latent writes its direction; it reads that direction too, with a
     fifth of the mean norm of the living, so that it does not disturb them. Adam forgets what it knew of it.
     """
-    one = functools.partial(_resample_one, program)
-    return jax.vmap(one, in_axes=(0, 0, None, None, None))(state, runs, x, y, step)
+    return _over_runs(program, lambda state, run: _resample_one(program, state, run, x, y, step), state, runs)
 
 
 def _resample_one(program: Program, state: State, run: Run, x: Array, y: Array | None, step: Array) -> State:

@@ -75,7 +75,7 @@ class RunFolder:
         """The step training resumes from; None if nothing is saved."""
         return self._states.latest_step()
 
-    def save_state(self, step: int, state: dict, pending: list[float]) -> None:
+    def save_state(self, step: int, state: dict, pending: list) -> None:
         """Saves a step's state, last of all that is written for the step."""
         about = {"digest": fingerprint_params(state), "pending": pending}
         with self._writing(f"the state of step {step}"):
@@ -87,7 +87,7 @@ class RunFolder:
                 force=True,
             )
 
-    def load_state(self, target: dict) -> tuple[dict, list[float]]:
+    def load_state(self, target: dict) -> tuple[dict, list]:
         """The saved state, checked against its digest, and the losses since the last report."""
         step = self.saved_step()
         folder = self.path / "state" / str(step)
