@@ -129,11 +129,12 @@ def test_a_language_without_tokens_and_tokens_of_zero() -> None:
 
 
 @pytest.mark.promise
-def test_what_is_not_finite_is_counted_and_left_out() -> None:
+@pytest.mark.parametrize("kind", ["relu", "jumprelu"])  # a comparison with NaN is false: no latent fires
+def test_what_is_not_finite_is_counted_and_left_out(kind) -> None:
     broken = X.copy()
     broken[3, 2], broken[7, 0], broken[8] = np.nan, np.inf, 3e38  # the last one overflows on its way
     keep = np.setdiff1d(np.arange(500), [3, 7, 8])
-    one = dictionary("relu")
+    one = dictionary(kind)
     found = measure_dictionary(one, [(broken, LANGUAGE)], NAMES)
     clean = measure_dictionary(one, [(X[keep], LANGUAGE[keep])], NAMES)
     assert found.broken.sel(language=ALL) == 3 and clean.broken.sel(language=ALL) == 0
