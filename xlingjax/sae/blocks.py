@@ -60,7 +60,7 @@ def write_activations(
                 parts = [np.ascontiguousarray(hosts.to_host(part), "<f4")
                          for part in stream.buffer(block) if part is not None]
                 data = parts[0] if len(parts) == 1 else np.concatenate([part.reshape(-1) for part in parts])
-                raw = data.reshape(-1).view(np.uint8).data
+                raw = data.tobytes()
                 write_whole(_path(folder, block), raw)
                 record = {"bytes": len(raw), "sha256": hashlib.sha256(raw).hexdigest()}
                 write_record(block_record(folder, block), record)

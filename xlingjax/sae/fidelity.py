@@ -90,7 +90,7 @@ def measure_in_model(
         sound = counted & np.isfinite(scores).all((0, 1))
         real = batch.rows >= 0
         of = language[batch.rows[real]]
-        add = lambda into, values, of=of, real=real: np.add.at(into, (..., of), values[..., real])
+        add = lambda into, values, of=of, real=real: np.add.at(into.T, of, values[..., real].T)
         add(tokens, sound.sum(1))
         add(skipped, (counted & ~sound).sum(1))
         add(cost, np.where(sound, scores, 0).sum(-1))

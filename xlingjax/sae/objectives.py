@@ -120,7 +120,8 @@ def loss(
         error, total, residual = reconstruction(params, program, f, x, y)
         active = jax.lax.stop_gradient(f) > 0
         counts = active.sum(axis=0, dtype=jnp.int32)
-        smallest = jnp.where(active, f, jnp.inf).min() if program.kind in ("batch_topk", "matryoshka") else jnp.inf
+        thresholded = program.kind in ("batch_topk", "matryoshka")
+        smallest = jnp.where(active, f, jnp.inf).min() if thresholded else jnp.float32(jnp.inf)
         if program.kind == "relu":
             total += run.sparsity * penalty * f.sum(axis=-1).mean()
         if program.kind == "gated":

@@ -36,7 +36,8 @@ def choose(
 @functools.partial(jax.custom_vjp, nondiff_argnums=(5,))
 def _choose(x: Array, bias: Array, kernel: Array, encoder_bias: Array, real: Array, most: int) -> tuple[Array, Array]:
     z = (x - bias) @ kernel + encoder_bias
-    return tuple(ranked(jnp.where(real & (z > 0), z, 0), most))
+    values, places = ranked(jnp.where(real & (z > 0), z, 0), most)
+    return values, places
 
 
 def _choose_forward(x: Array, bias: Array, kernel: Array, encoder_bias: Array, real: Array, most: int) -> tuple:

@@ -12,13 +12,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Int
 
 from xlingjax.errors import InputError
 from xlingjax.models.weights import fingerprint_params
 
 Place = tuple[str, int]  # site, layer
-Buffer = tuple[Float[Array, "A K D"], Float[Array, "A K E"] | None]
+Buffer = tuple[Any, Any]  # float32[A, K, D], and [A, K, E] or None; on the host or the device
 BUFFER_BYTES = 2**29
 
 
@@ -90,7 +90,7 @@ class Stream:
         rows = order[place * self.batch_tokens:(place + 1) * self.batch_tokens]
         return _taken(x, rows), None if y is None else _taken(y, rows)
 
-    def check_finite(self, bad: Sequence[int], targets: bool = False) -> None:
+    def check_finite(self, bad: Sequence[int] | np.ndarray, targets: bool = False) -> None:
         """`InputError` where an activation has values that are not finite; `bad` counts them for each."""
         for (site, layer), count in zip(self.targets if targets and self.targets else self.places, bad):
             if count:
@@ -126,7 +126,7 @@ class ArrayStream(Stream):
                          self.x.shape[1], seed)
         for array, written in ((self.x, False), (self.y, True)):
             if array is not None:
-                self.check_finite([np.count_nonzero(~np.isfinite(one)) for one in array], written)
+                self.check_finite([int(np.count_nonzero(~np.isfinite(one))) for one in array], written)
 
     def identity(self) -> Mapping[str, Any]:
         """See `Stream`."""

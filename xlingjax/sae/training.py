@@ -294,7 +294,8 @@ class _Training:
         plan = TrainPlan.of(self.settings, self.stream, self.groups, len(self.specs), self.folder is not None)
         analyses = [update.lower(group.program, group.state, group.runs, x, y, *self._factors(1)).compile(
             ).memory_analysis() for group in self.groups]
-        temporary = None if None in analyses else max(int(one.temp_size_in_bytes) for one in analyses)
+        known = [int(one.temp_size_in_bytes) for one in analyses if one is not None]
+        temporary = max(known) if len(known) == len(analyses) else None
         for _ in range(2):
             begun = time.perf_counter()
             jax.block_until_ready(self._step(1, x, y))

@@ -151,8 +151,11 @@ def trace_features(
         say(f"{number + 1}/{len(sources)} {source.label}: variance unexplained {fvu:.3f}, of the tops {shared:.2f} in "
             "two languages or more")
 
+    def require(model: Model) -> None:
+        trained.place(model)
+
     with claim(Path(workdir), identity, "features over checkpoints") as folder:
-        found = over_checkpoints(sources, folder, make, dtype, tokenizer, tell, lambda model: trained.place(model))
+        found = over_checkpoints(sources, folder, make, dtype, tokenizer, tell, require)
         matched = match_checkpoints(sources, folder)
     tree = xr.DataTree.from_dict({**join(found, sources), **({"matched": matched} if len(sources) > 1 else {})})
     tree.attrs = {"model": last.name, "site": trained.site, "treebanks": bank.fingerprint, "texts": texts.name,

@@ -135,7 +135,7 @@ def steer_values(
     names = [str(name) for name in latents["language"].values]
     order = [str(name) for name in latents["value"].values]
     tops = latents["top"].transpose("value", "language", "rank").values
-    used = (tops >= 0).any(-1)
+    used = np.asarray((tops >= 0).any(-1))
     todo = [one for one in changes(order, used) if _known(values, one)]
     if not todo:
         raise InputError(

@@ -173,7 +173,7 @@ def latent_table(
         best = best[count[best] > 0]
         n = len(best)
         entry[v, :n], languages[v, :n], marked[v, :n] = best, count[best], artefact[best]
-        flips[v, :n] = (member.any(0) & enemy.any(0))[best]
+        flips[v, :n] = np.logical_and(member.any(0), enemy.any(0))[best]
         in_top[v, :n], effect[v, :n] = member[:, best].T, contrast[v][:, best].T
         frequency[v, :n] = activity.frequency[:, best].T
     top_effect = np.where(tops >= 0, np.take_along_axis(contrast, np.maximum(tops, 0), 2), np.nan)
