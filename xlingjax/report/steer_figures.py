@@ -115,7 +115,7 @@ def dose(effects: xr.Dataset) -> Figure:
     with style.figure(3, width=9.6, height=3.2) as (canvas, grid):
         for axes, what, where, label in (
                 (grid[0, 0], "d_share", {"verdict": source}, f"texts in {source}, minus unforced"),
-                (grid[0, 1], "d_joint", {"language": source}, f"in {source} with the concept, minus unforced"),
+                (grid[0, 1], "d_joint", {"language": source}, "those with the concept, minus unforced"),
                 (grid[0, 2], "d_nats", {}, "nats a token, minus unforced")):
             axes.axhline(0, color=style.NULL, linewidth=0.8)
             for kind, label_of in enumerate((named.experts, named.random)):
