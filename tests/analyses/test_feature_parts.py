@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.sparse
 from sklearn.linear_model import LogisticRegression
 
 from xlingjax.analyses.features import downstream, probes, reading
@@ -41,6 +42,19 @@ def parts(world):
 
 
 @pytest.mark.promise
+def test_evidence_for_one_of_two_values_is_evidence_against_the_other() -> None:
+    rng = np.random.default_rng(0)
+    f = scipy.sparse.csr_matrix(np.maximum(rng.standard_normal((60, 30)), 0))
+    has, w, directions = rng.random(60) < 0.5, rng.standard_normal(9), rng.standard_normal((30, 8))
+    one, other = probe_effects(f, has, w, directions), probe_effects(f, ~has, -w, directions)
+    np.testing.assert_allclose(one.contrast, other.contrast)  # the contrast cannot tell the two apart
+    np.testing.assert_allclose(one.evidence, -other.evidence)
+    more = np.asarray(f[has].mean(0) - f[~has].mean(0)).reshape(-1) > 0
+    speaks = directions @ w[:-1] > 0
+    np.testing.assert_array_equal(one.evidence > 0, more & speaks)
+    np.testing.assert_array_equal(one.evidence < 0, ~more & ~speaks)
+
+
 def test_no_document_serves_two_parts_and_negatives_have_the_feature(world, parts) -> None:
     _, _, cells, _ = parts
     document = world.bank.documents[world.bank.row[cells.words]]

@@ -62,7 +62,7 @@ def test_universality_counts_the_languages(world, tree) -> None:
     np.testing.assert_allclose(found["p_names"], 0.5)  # one other value makes one permutation
     overlap = tree["universality"].to_dataset()["overlap"].transpose("value", "language", "language_b").values
     assert np.diagonal(overlap, axis1=1, axis2=2).min() == 1
-    assert overlap[:, 0, 1].min() >= 0.25 and tree["universality"]["overlap_names"].max() < 0.3
+    assert overlap[:, 0, 1].min() >= 0.25 > tree["universality"]["overlap_names"].mean()
     latents = tree["latents"].to_dataset()
     first = latents.isel(entry=0)
     assert (first["languages"] == 3).all() and not first["artefact"].any() and not first["flips"].any()

@@ -46,6 +46,8 @@ from xlingjax.sae import Dictionary
 __all__ = ["FeatureSettings", "grammatical_features", "summary"]
 
 Pairs = Callable[[Mapping[str, Splice], str], xr.Dataset]
+WordLatents = dict[int, tuple[np.ndarray, scipy.sparse.csr_matrix]]  # language -> words, their latents
+Training = dict[int, dict[int, tuple[np.ndarray, np.ndarray]]]  # value -> language -> states, sides
 PAIRED_DRAWS = 3  # of the random conditions, for minimal pairs
 
 
@@ -108,13 +110,13 @@ def _analyse(
     show: bool | None,
 ) -> dict[str, xr.Dataset]:
     activity = _activity(reader, cells, settings)
-    contrast, mean, latents = _choose(reader, cells, settings)
-    ranked_by = contrast if settings.ranking == "contrast" else mean
+    contrast, evidence, mean, latents = _choose(reader, cells, settings)
+    ranked_by = evidence if settings.ranking == "evidence" else mean
     tops = strongest(ranked_by, settings.k, settings.seed)
     table = latent_table(ranked_by, tops, activity, cells, settings)
     active = {name: (("language", "latent"), getattr(activity, name)) for name in ("frequency", "mean")}
     found = {"universality": universality(ranked_by, activity, cells, settings), "latents": table,
-             "effects": xr.Dataset({"contrast": (("value", "language", "latent"), contrast), **active}, coords={
+             "effects": xr.Dataset({"evidence": (("value", "language", "latent"), evidence), **active}, coords={
                  "value": list(cells.values), "language": list(cells.languages)})}
     if settings.examples:
         found["examples"] = top_words(latents, table["latent"].values, reader.bank, cells, settings.examples)
@@ -178,10 +180,10 @@ def _languages(cells: Cells) -> list[int]:
 
 def _choose(
     reader: Reader, cells: Cells, settings: FeatureSettings,
-) -> tuple[np.ndarray, np.ndarray, dict[int, tuple[np.ndarray, scipy.sparse.csr_matrix]]]:
-    """Contrast and mean effect of every latent in every cell [V, G, M], and the words' latents by language."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, WordLatents]:
+    """Contrast, evidence, mean effect of every latent in every cell [V, G, M]; the words' latents by language."""
     directions = reader.dictionary.directions
-    contrast, mean = np.full((2, len(cells.values), len(cells.languages), len(directions)), np.nan)
+    contrast, evidence, mean = np.full((3, len(cells.values), len(cells.languages), len(directions)), np.nan)
     latents = {}
     rows = _most_words(cells, CHOOSE)
     for g in _languages(cells):
@@ -193,11 +195,10 @@ def _choose(
         for v in np.flatnonzero(cells.used[:, g]):
             inside = np.flatnonzero(cells.side[v, at] >= 0)
             effects = probe_effects(latents[g][1][inside], cells.side[v, at[inside]] == 1, w[v], directions)
-            contrast[v, g], mean[v, g] = effects
-    return contrast, mean, latents
+            contrast[v, g], evidence[v, g], mean[v, g] = effects
+    return contrast, evidence, mean, latents
 
 
-Training = dict[int, dict[int, tuple[np.ndarray, np.ndarray]]]
 
 
 def _train(

@@ -112,10 +112,10 @@ def matrices(latents: xr.Dataset) -> Slides:
             canvas.colorbar(image, ax=axes, label="effect on the probe's logit")
             figures.append(Figure(f"features_latents_{slug(value)}", style.png(canvas), f"latents of {value}", ""))
     return Slides("features_latents", tuple(figures), tuple(values), "Value", (
-        f"Up to {ROWS} latents, those in the tops of most languages first. Colour: mean effect on the probe's logit of "
-        "words with the value minus words without; dots: among the strongest of that language. * in the tops of nearly "
-        "every cell, which tells no value from another; ± for the value in one language and against it in another. "
-        "Move the slider, or use the arrow keys on it."))
+        f"Up to {ROWS} latents, those in the tops of most languages first. Colour: evidence for the value (red) or "
+        "against it, in logits of the probe, words with it minus words without; dots: among the strongest of that "
+        "language. * in the tops of nearly every cell, which tells no value from another; ± for the value in one "
+        "language and against it in another. Move the slider, or use the arrow keys on it."))
 
 
 def ablation(causal: xr.Dataset) -> Slides:
@@ -135,7 +135,8 @@ def ablation(causal: xr.Dataset) -> Slides:
             axes.set_ylim(len(shown) - 0.5, -0.5)
             axes.set_xlabel("AUROC that probes trained anew at later layers lose")
             axes.set_title(value)
-            axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=8)
+            if axes.get_legend_handles_labels()[0]:
+                axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=8)
             figures.append(Figure(f"features_ablation_{slug(value)}", style.png(canvas), f"ablation for {value}", ""))
     return Slides("features_ablation", tuple(figures), tuple(values), "Value", (
         "A dot a language, with its 95 % interval over documents; random conditions: mean over draws, and the range "
@@ -220,8 +221,8 @@ def over_training(universality: xr.Dataset, probes: xr.Dataset, claims: xr.Datas
                 for k in np.flatnonzero(shown):
                     left.annotate(str(int(shown[k])), (x[k], float(one["share"].values[k])), fontsize=7, ha="center",
                                   textcoords="offset points", xytext=(0, 5))
-        left.set_ylabel(f"of the top {int(at['k'])}, in two languages or more")
-        right.set_ylabel("AUROC of probes in their own language")
+        left.set_ylabel(f"share of the top {int(at['k'])}")
+        right.set_ylabel("AUROC of probes")
         left.set_ylim(0, 1)
         right.set_ylim(0.4, 1)
         right.axhline(0.5, color=style.CHANCE, linestyle=":")
@@ -230,5 +231,6 @@ def over_training(universality: xr.Dataset, probes: xr.Dataset, claims: xr.Datas
             axes.set_xlabel("checkpoint")
         style.legend_below(canvas, left, columns=5)
         return Figure("features_training", style.png(canvas), "sharing and probes over checkpoints", (
-            "A dictionary of its own at each checkpoint. Left, dotted: the highest of the three chances; numbers: "
-            "languages in which the causal test counts. Right: at the dictionary's layer. One pre-training run."))
+            "A dictionary of its own at each checkpoint. Left: latents in the tops of two languages or more; dotted: "
+            "the highest of the three chances; numbers: languages in which the causal test counts. Right: in their own "
+            "language, at the dictionary's layer. One pre-training run."))

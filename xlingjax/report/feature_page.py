@@ -10,7 +10,7 @@ import xarray as xr
 from xlingjax.report import feature_figures as figures
 from xlingjax.report.page import Markup, Section, Table, render, write
 
-SHOWN = 5  # latents of a value whose words are shown
+SHOWN = 2  # latents of a value whose words are shown
 
 
 def write_feature_report(tree: xr.DataTree, folder: str | Path, summary: Sequence[str]) -> Path:

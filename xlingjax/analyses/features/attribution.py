@@ -20,11 +20,15 @@ class Effects(NamedTuple):
             add up to what the dictionary explains of the distance between the two sides' mean logits, so a latent
             that is active on all words alike has none, however large its effect; and one that is active on the
             other side and speaks against the value has as much as one that speaks for it.
+        evidence: the contrast of latents that speak for the value and are more active with it; minus the contrast of
+            those that speak against it and are more active without; 0 for latents that mislead. So what is evidence
+            for one of two values is evidence against the other.
         mean: over words with the value, as Brinkmann et al. 2025 rank latents. It also grows with what a latent adds
             to every word.
     """
 
     contrast: np.ndarray
+    evidence: np.ndarray
     mean: np.ndarray
 
 
@@ -48,9 +52,10 @@ def probe_effects(
 
     >>> f = scipy.sparse.csr_matrix(np.array([[2.0, 1.0], [0.0, 1.0]]))
     >>> found = probe_effects(f, np.array([True, False]), np.array([3.0, 1.0, 0.5]), np.eye(2))
-    >>> found.contrast.tolist(), found.mean.tolist()
-    ([6.0, 0.0], [6.0, 1.0])
+    >>> found.contrast.tolist(), found.evidence.tolist(), found.mean.tolist()
+    ([6.0, 0.0], [6.0, 0.0], [6.0, 1.0])
     """
     slope = directions.astype(float) @ w[:-1]
     on, off = (np.asarray(latents[side].mean(0), float).reshape(-1) for side in (has, ~has))
-    return Effects(slope * (on - off), slope * on)
+    contrast = slope * (on - off)
+    return Effects(contrast, np.sign(slope) * np.maximum(contrast, 0), slope * on)

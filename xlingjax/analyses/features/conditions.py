@@ -52,44 +52,44 @@ class Sets(NamedTuple):
 
 
 def shared_latents(
-    tops: Int[np.ndarray, "g k"], contrast: Float[np.ndarray, "g M"], least: int, most: int,
+    tops: Int[np.ndarray, "g k"], evidence: Float[np.ndarray, "g M"], least: int, most: int,
 ) -> Int[np.ndarray, "n"]:
     """Latents in the tops of `least` languages or more, in most languages first, then by mean effect.
 
     >>> shared_latents(np.array([[4, 2], [2, 0], [2, 4]]), np.ones((3, 5)), least=2, most=9).tolist()
     [2, 4]
     """
-    count = np.bincount(tops[tops >= 0], minlength=contrast.shape[1])
-    order = np.lexsort((-contrast.mean(0), -count))
+    count = np.bincount(tops[tops >= 0], minlength=evidence.shape[1])
+    order = np.lexsort((-evidence.mean(0), -count))
     return order[count[order] >= least][:most]
 
 
 def choose_sets(
-    contrast: Float[np.ndarray, "G M"], tops: Int[np.ndarray, "G k"], used: Bool[np.ndarray, "G"], tested: int,
+    evidence: Float[np.ndarray, "G M"], tops: Int[np.ndarray, "G k"], used: Bool[np.ndarray, "G"], tested: int,
     activity: Float[np.ndarray, "M 2"], settings: FeatureSettings, seed: int,
 ) -> Sets | None:
     """The conditions for a value in a language; None where no latent is shared by enough other languages.
 
     Args:
-        contrast, tops: of the value in every language. used: languages that have it. tested: the language.
+        evidence, tops: of the value in every language. used: languages that have it. tested: the language.
         activity: frequency and mean activation in the tested language.
 
     Raises:
         InputError: the dictionary has too few latents for the controls.
     """
     others = np.flatnonzero(used & (np.arange(len(used)) != tested))
-    shared = shared_latents(tops[others], contrast[others], settings.sharing, settings.ablated)
+    shared = shared_latents(tops[others], evidence[others], settings.sharing, settings.ablated)
     size = len(shared)
     if not size:
         return None
     every = np.flatnonzero(used)
-    included = shared_latents(tops[every], contrast[every], settings.sharing, size)
-    own = np.argsort(-contrast[tested], kind="stable")
-    own = own[(contrast[tested][own] > 0) & ~np.isin(own, tops[others]) & ~np.isin(own, shared)][:size]
+    included = shared_latents(tops[every], evidence[every], settings.sharing, size)
+    own = np.argsort(-evidence[tested], kind="stable")
+    own = own[(evidence[tested][own] > 0) & ~np.isin(own, tops[others]) & ~np.isin(own, shared)][:size]
     barred = np.unique(np.concatenate([tops[every].reshape(-1), own]))
     barred = barred[barred >= 0]
     matched = activity_matched(activity, shared, barred, settings.matched, seed)
-    free = np.setdiff1d(np.arange(contrast.shape[1]), np.concatenate([barred, shared]))
+    free = np.setdiff1d(np.arange(evidence.shape[1]), np.concatenate([barred, shared]))
     rng = np.random.default_rng([seed, 73])
     random = [np.sort(rng.choice(free, size, replace=False)) for _ in range(settings.random)]
     named = [(NO_OP, NO_OP, np.empty(0, int)), (SHARED, SHARED, shared), (OWN_INCLUDED, OWN_INCLUDED, included),

@@ -243,7 +243,7 @@ def steered(
     with progress(total=conditions * len(prompts) * 4, label="steered texts", unit="texts") as bar:
         return steer_values(
             model, dictionary, prompts, *judges, found["latents"],
-            effects["contrast"].transpose("value", "language", "latent").values, highest,
+            effects["evidence"].transpose("value", "language", "latent").values, highest,
             np.stack([effects[name].transpose("language", "latent").values for name in ("frequency", "mean")], -1),
             settings, bar.update)
 

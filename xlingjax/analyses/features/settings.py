@@ -4,7 +4,7 @@ import dataclasses
 
 from xlingjax.errors import InputError, require_least
 
-RANKINGS = ("contrast", "mean")
+RANKINGS = ("evidence", "mean")
 ALIGNMENTS = ("mean", "first")
 
 
@@ -20,7 +20,7 @@ class FeatureSettings:
         shares: of documents that choose latents, train probes, test.
         align: a word is the "mean" over its tokens, or its "first" token.
         l2: penalty on squared weights against the sum of losses, on features of unit variance.
-        ranking: of latents, by the "contrast" of their effects on words with and without the value, or by the "mean"
+        ranking: of latents, by the "evidence" that they are for the value (`attribution.Effects`), or by the "mean"
             effect on words with it, as Brinkmann et al. 2025 do.
         k: latents of a language's top. ks: the same for the curve.
         sharing: languages in whose tops a latent has to be to count as shared.
@@ -45,7 +45,7 @@ class FeatureSettings:
     shares: tuple[int, int, int] = (1, 1, 1)
     align: str = "mean"
     l2: float = 1.0
-    ranking: str = "contrast"
+    ranking: str = "evidence"
     k: int = 32
     ks: tuple[int, ...] = (8, 16, 32, 64, 128)
     sharing: int = 2

@@ -107,7 +107,7 @@ def changes(values: Sequence[str], used: Bool[np.ndarray, "V G"]) -> list[Change
 
 def steer_values(
     model: Model, dictionary: Dictionary, prompts: Prompts, values: ValueJudge, languages: LanguageJudge,
-    latents: xr.Dataset, contrast: Float[np.ndarray, "V G M"], highest: Float[np.ndarray, "M"],
+    latents: xr.Dataset, evidence: Float[np.ndarray, "V G M"], highest: Float[np.ndarray, "M"],
     activity: Float[np.ndarray, "G M 2"], settings: SteeringSettings = SteeringSettings(),
     advance: Callable[[int], None] = lambda count: None,
 ) -> dict[str, xr.Dataset]:
@@ -117,7 +117,7 @@ def steer_values(
         model: a decoder with a tokenizer. dictionary: of its stream.
         prompts: of the languages; documents that chose no latent.
         values, languages: judges of the texts, which have not seen the prompts' documents.
-        latents: of `grammatical_features`, with `top`. contrast: effects in every cell, NaN where there is none.
+        latents: of `grammatical_features`, with `top`. evidence: of every cell, NaN where there is none.
         highest: activation of each latent over text. activity: frequency and mean activation in each language.
         advance: told how many texts are written.
 
@@ -149,7 +149,7 @@ def steer_values(
     samples: list[tuple[str, ...]] = []
     for c, g in itertools.product(range(len(todo)), range(len(names))):
         rows = np.flatnonzero(prompts.languages == names[g])
-        pushes = _pushes(todo[c], order, g, tops, contrast, used, highest, activity[g], settings)
+        pushes = _pushes(todo[c], order, g, tops, evidence, used, highest, activity[g], settings)
         if pushes is None or not len(rows):
             continue
         first[c, g] = pushes[1].up[0]
@@ -184,7 +184,7 @@ def _known(judge: ValueJudge, change: Change) -> bool:
 
 
 def _pushes(
-    change: Change, order: Sequence[str], tested: int, tops: np.ndarray, contrast: np.ndarray, used: np.ndarray,
+    change: Change, order: Sequence[str], tested: int, tops: np.ndarray, evidence: np.ndarray, used: np.ndarray,
     highest: np.ndarray, activity: np.ndarray, settings: SteeringSettings,
 ) -> list[Push] | None:
     """One for each condition; None where other languages share no latent for one of the two values."""
@@ -192,7 +192,7 @@ def _pushes(
     for value in (change.wanted, change.given_up):
         v = order.index(f"{change.feature}={value}")
         others = np.flatnonzero(used[v] & (np.arange(used.shape[1]) != tested))
-        effects = np.nan_to_num(contrast[v, others])
+        effects = np.nan_to_num(evidence[v, others])
         sides.append(shared_latents(tops[v, others], effects, settings.sharing, tops.shape[-1]))
     up = np.setdiff1d(sides[0], sides[1], assume_unique=True)[:settings.latents]
     down = sides[1][~np.isin(sides[1], up)][:settings.latents]

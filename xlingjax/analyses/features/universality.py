@@ -141,7 +141,7 @@ def _overlaps(tops: Int[np.ndarray, "V G k"], cells: Cells) -> tuple[np.ndarray,
 
 
 def latent_table(
-    contrast: Float[np.ndarray, "V G M"], tops: Int[np.ndarray, "V G k"], activity: Activity, cells: Cells,
+    evidence: Float[np.ndarray, "V G M"], tops: Int[np.ndarray, "V G k"], activity: Activity, cells: Cells,
     settings: FeatureSettings,
 ) -> xr.Dataset:
     """The latents of each value, those in the tops of most languages first.
@@ -153,8 +153,8 @@ def latent_table(
         where there are fewer than two features: then nothing tells an artefact from a feature); with `language`:
         `in_top`, `effect`, `frequency`. Attribute `artefacts`, their numbers.
     """
-    width = contrast.shape[-1]
-    against = strongest(-contrast, tops.shape[-1], settings.seed + 1)
+    width = evidence.shape[-1]
+    against = strongest(-evidence, tops.shape[-1], settings.seed + 1)
     held = np.bincount(tops[tops >= 0], minlength=width) / cells.used.sum()
     several = len(set(cells.features)) > 1
     artefact = np.greater_equal(held, settings.nearly) & np.full(width, several)
@@ -168,15 +168,15 @@ def latent_table(
         member = np.array([np.isin(np.arange(width), row) for row in tops[v]])
         enemy = np.array([np.isin(np.arange(width), row) for row in against[v]])
         count = member.sum(0)
-        mean = np.nan_to_num(contrast[v, cells.used[v]]).mean(0)
+        mean = np.nan_to_num(evidence[v, cells.used[v]]).mean(0)
         best = np.lexsort((-mean, -count))[:settings.shown]
         best = best[count[best] > 0]
         n = len(best)
         entry[v, :n], languages[v, :n], marked[v, :n] = best, count[best], artefact[best]
         flips[v, :n] = np.logical_and(member.any(0), enemy.any(0))[best]
-        in_top[v, :n], effect[v, :n] = member[:, best].T, contrast[v][:, best].T
+        in_top[v, :n], effect[v, :n] = member[:, best].T, evidence[v][:, best].T
         frequency[v, :n] = activity.frequency[:, best].T
-    top_effect = np.where(tops >= 0, np.take_along_axis(contrast, np.maximum(tops, 0), 2), np.nan)
+    top_effect = np.where(tops >= 0, np.take_along_axis(evidence, np.maximum(tops, 0), 2), np.nan)
     entries, by_language = ("value", "entry"), ("value", "entry", "language")
     return xr.Dataset(
         {"top": (("value", "language", "rank"), tops), "top_effect": (("value", "language", "rank"), top_effect),
