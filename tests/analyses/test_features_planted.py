@@ -140,7 +140,7 @@ def test_a_workdir_keeps_cells_and_refuses_another_experiment(world, tmp_path, m
             raise KeyboardInterrupt
         return real(*given)
 
-    def pairs(edits):
+    def pairs(edits, language):
         assert set(edits) == {"resid"}
         return xr.Dataset({"accuracy": ("language", np.array([0.5, 0.6]))}, coords={"language": ["qaa", "qab"]})
 

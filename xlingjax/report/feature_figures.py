@@ -11,7 +11,7 @@ from xlingjax.files import slug
 from xlingjax.report import style
 from xlingjax.report.page import Figure, Slides
 
-CHANCES = {"even": "drawn evenly", "activity": "drawn by activity", "names": "other features"}
+CHANCES = {"even": "drawn evenly", "activity": "drawn by activity"}
 ROWS = 20  # latents of a matrix
 
 
@@ -37,7 +37,7 @@ def at_k(found: xr.Dataset) -> xr.Dataset:
 
 
 def breadth(found: xr.Dataset) -> Figure:
-    """In how many languages the strongest latents of each value are, beside three chances."""
+    """In how many languages the strongest latents of each value are, beside chance."""
     at = at_k(found)
     values = [str(name) for name in at["value"].values]
     x = at["languages"].values
@@ -55,9 +55,9 @@ def breadth(found: xr.Dataset) -> Figure:
         style.legend_below(canvas, grid[0], columns=4)
         return Figure("features_breadth", style.png(canvas), "latents by the number of languages that share them", (
             f"The {int(at['k'])} latents of each language that speak most for a value, by the number of languages that "
-            "have them. Lines: what chance gives if as many are drawn evenly from the latents that are alive, drawn in "
-            "proportion to their activity (a latent that is always on is strong for anything), or taken from another "
-            "feature in the other languages."))
+            "have them. Lines: what chance gives if as many are drawn evenly from the latents that are alive, or in "
+            "proportion to their activity (a latent that is always on is strong for anything). The table has a third "
+            "chance, other features."))
 
 
 def over_k(found: xr.Dataset) -> Figure:
@@ -72,16 +72,22 @@ def over_k(found: xr.Dataset) -> Figure:
                 axes.plot(x, one[f"share_{name}"].values, color=colour, label=label)
                 axes.fill_between(x, one[f"share_{name}"].values, one[f"share_{name}_high"].values, color=colour,
                                   alpha=0.15, linewidth=0)
+            axes.plot(x, one["met"].values, color=style.PALETTE[3], marker="s", linestyle="--", label="found elsewhere")
+            axes.plot(x, one["met_names"].values, color=style.PALETTE[3], linestyle=":",
+                      label="other features elsewhere")
             axes.set_xscale("log")
             axes.set_xticks(x, [str(k) for k in x])
             axes.minorticks_off()
             axes.set_ylim(0, 1)
             axes.set_title(value)
             axes.set_xlabel("latents of a language's top (k)")
-            axes.set_ylabel("in two languages or more")
+            axes.set_ylabel("share of latents")
         style.legend_below(canvas, grid[0], columns=4)
         return Figure("features_over_k", style.png(canvas), "shared latents over the size of the top", (
-            "Bands reach from the mean of a chance to the 95 % quantile of its draws."))
+            "Found: latents in the tops of two languages or more, of all in any top; bands from the mean of a chance "
+            "to the 95 % quantile of its draws. Dashed: of a language's top what any other language has in its own; "
+            "dotted: what they have in their tops of other features, the chance that keeps everything but the "
+            "question."))
 
 
 def matrices(latents: xr.Dataset) -> Slides:
@@ -232,5 +238,5 @@ def over_training(universality: xr.Dataset, probes: xr.Dataset, claims: xr.Datas
         style.legend_below(canvas, left, columns=5)
         return Figure("features_training", style.png(canvas), "sharing and probes over checkpoints", (
             "A dictionary of its own at each checkpoint. Left: latents in the tops of two languages or more; dotted: "
-            "the highest of the three chances; numbers: languages in which the causal test counts. Right: in their own "
+            "the higher chance; numbers: languages in which the causal test counts. Right: in their own "
             "language, at the dictionary's layer. One pre-training run."))

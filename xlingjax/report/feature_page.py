@@ -59,7 +59,7 @@ def build(tree: xr.DataTree) -> list[Section]:
 
 
 def sharing(found: xr.Dataset) -> Table:
-    """Each value's sharing beside three chances."""
+    """Each value's sharing beside chance."""
     at = figures.at_k(found)
     rows: list[list[object]] = []
     for value in at["value"].values:
@@ -67,10 +67,12 @@ def sharing(found: xr.Dataset) -> Table:
         row: list[object] = [str(value), int(at["used"].sel(value=value).sum()), float(one["share"])]
         for name in figures.CHANCES:
             row += [float(one[f"share_{name}"]), float(one[f"p_{name}"])]
-        rows.append(row)
+        rows.append([*row, float(one["met"]), float(one["met_names"]), float(one["p_names"])])
     chances = [text for label in figures.CHANCES.values() for text in (label, "p")]
-    return Table(["value", "languages", "shared", *chances], rows,
-                 f"Of the top {int(at['k'])} of the languages, the share that two or more have; p: share of "
+    header = ["value", "languages", "shared", *chances, "found elsewhere", "other features elsewhere", "p"]
+    return Table(header, rows,
+                 f"Shared: of the top {int(at['k'])} of the languages what two or more have. Found elsewhere: of a "
+                 "language's top what any other language has in its own, beside its tops of other features. p: share of "
                  f"{at.attrs['draws']} draws that reach it")
 
 
