@@ -71,8 +71,8 @@ def sharing(found: xr.Dataset) -> Table:
     chances = [text for label in figures.CHANCES.values() for text in (label, "p")]
     header = ["value", "languages", "shared", *chances, "found elsewhere", "other features elsewhere", "p"]
     return Table(header, rows, (
-        f"Shared: of the top {int(at['k'])} of the languages what two or more have. Found elsewhere: of a language's top "
-        "what any other language has in its own, beside its tops of other features. p: share of "
+        f"Shared: of the top {int(at['k'])} of the languages what two or more have. Found elsewhere: of a language's "
+        "top what any other language has in its own, beside its tops of other features. p: share of "
         f"{at.attrs['draws']} draws that reach it"))
 
 
