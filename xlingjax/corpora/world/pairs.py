@@ -138,6 +138,6 @@ def _choices(
     """
     if feature not in values:
         return
-    forms = [form for value, form in otherwise(word, feature).items() if form != word.form and value != allowed]
+    forms = [form for value, form in otherwise(word, feature).items() if value != allowed]
     if forms:
         yield index, feature, values[feature], forms[len(word.form) % len(forms)], kind
