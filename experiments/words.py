@@ -16,13 +16,13 @@ import sys
 from pathlib import Path
 
 from absl import flags
-from xlingjax.analyses.trace.sources import Source
 
 from experiments import _checkpoints
 from experiments._checkpoints import checkpoints, refuse_present
 from experiments._embedded import pretrained
 from experiments._main import run
 from xlingjax.analyses.results import write_tree
+from xlingjax.analyses.sources import Source
 from xlingjax.analyses.word_probe import ALIGNMENTS, WordProbeSettings, probe_words
 from xlingjax.corpora import mini_world_words
 from xlingjax.corpora.words import Treebank, read_words

@@ -98,6 +98,7 @@ def test_the_claim_and_its_sentences(tree) -> None:
 
 
 @pytest.mark.promise
+@pytest.mark.slow
 def test_a_value_that_every_language_has_for_itself_is_not_claimed() -> None:
     world = plant_features(shared=1, alone=2, width=40, seed=2)
     settings = dataclasses.replace(FAST, values=("Number=Plur",), k=8)

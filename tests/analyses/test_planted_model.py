@@ -109,6 +109,7 @@ def traced(folder, model, corpus, **settings):
 
 
 @pytest.mark.promise
+@pytest.mark.slow
 def test_trace_finds_what_was_planted_and_says_so(tmp_path):
     model, corpus, truth = world()
     tree = traced(tmp_path, model, corpus)
@@ -131,6 +132,7 @@ def test_trace_finds_what_was_planted_and_says_so(tmp_path):
 @pytest.mark.parametrize("kind", [
     "shuffled labels", *(pytest.param(kind, marks=pytest.mark.slow)
                          for kind in ("untrained", "disjoint"))])
+@pytest.mark.slow
 def test_trace_of_nothing_says_nothing_found(tmp_path, kind):
     """Disjoint: each language has its own words, names and detectors, so nothing is shared."""
     model, corpus, _ = (world() if kind == "shuffled labels" else world(loans=0)

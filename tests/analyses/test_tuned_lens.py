@@ -66,6 +66,7 @@ def test_too_little_text_is_named(planted) -> None:
         fit_translators(params, CONFIG, states[:, :20], 3)
 
 
+@pytest.mark.slow
 def test_the_lens_of_a_model_is_nearer_to_its_end_on_other_documents() -> None:
     model, corpus = tiny_trace.model(), tiny_trace.corpus()
     plain, tuned = (logit_lens(model, corpus, tuned=steps) for steps in (0, 150))

@@ -153,6 +153,7 @@ def test_settings_that_cannot_be(settings, said) -> None:
         dataclasses.replace(SETTINGS, **settings)
 
 
+@pytest.mark.slow
 def test_the_words_of_the_embedded_corpus() -> None:
     """Its treebank is probed as any other; what every language says in one way only cannot be."""
     model = tiny_trace.model()
@@ -163,6 +164,6 @@ def test_the_words_of_the_embedded_corpus() -> None:
         assert found[task].language.values.tolist() == list(tiny_trace.LANGUAGES)
         assert float(found[task]["lookup"].min()) > 0.55, "word forms tell"
     accuracy = found["upos"]["accuracy"].transpose("layer", "language", "language_b").values
-    assert np.diagonal(accuracy[0]).min() > float(found["upos"]["chance"].max()) + 0.2
+    assert np.diagonal(accuracy[0]).min() > float(found["upos"]["chance"].max()) + 0.15
     with pytest.raises(InputError, match="0 languages have two classes"):
         word_probes(model, dataclasses.replace(treebank, labels={"order:obj": treebank.labels["order:obj"]}), SETTINGS)

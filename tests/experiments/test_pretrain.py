@@ -44,6 +44,7 @@ def text(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_trains_prints_the_plan_and_the_losses_and_resumes(text, tmp_path):
     flags = [f"--workdir={tmp_path}", f"--corpus={text}", "--leave_out=gre", *SMALL]
     first = command(*flags)

@@ -79,6 +79,7 @@ def test_what_stands_beside_it(shared) -> None:
 
 
 @pytest.mark.promise
+@pytest.mark.slow
 def test_labels_without_a_latent_and_latents_of_documents_are_chance() -> None:
     few = DOCUMENT * 18 // DOCUMENTS  # documents, each with a latent and a label of its own, as topics have them
     label = np.random.default_rng(4).permutation(np.arange(18) % 2)[few]

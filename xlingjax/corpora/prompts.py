@@ -67,10 +67,10 @@ def few_shot(
     >>> from xlingjax.corpora import mini_world
     >>> prompts = few_shot(mini_world(languages=("eng", "spa"), sentences=40), "eng", "spa", shots=1, count=5)
     >>> print(prompts.texts[0])
-    English: the doctor brings the coffee in the shop
-    Spanish: el doctor trae el coffee en la tienda
+    English: today the small girl sold the bad letter
+    Spanish: hoy la chica pequeña vendió la carta mala
     <BLANKLINE>
-    English: in the evening the mother carries the small computer in the square
+    English: yesterday the artists found the new guitars in the house
     Spanish:
     """
     if shots < 1 or count < 1:
@@ -132,7 +132,7 @@ def continuations(
     >>> from xlingjax.corpora import mini_world
     >>> prompts = continuations(mini_world(languages=("eng", "fin"), sentences=40), words=3, count=2)
     >>> list(zip(prompts.texts, prompts.references))[0]
-    ('today the bad', ' boys sold the new lamp in the house')
+    ('during the night', ' the merchant sees the bad bread')
     """
     if words < 1 or count < 1:
         raise InputError(f"{words} words in {count} prompts; give 1 or more of each")

@@ -100,7 +100,7 @@ def fit_values(
         InputError: the treebank has not the feature, or no form of any language carries it often enough.
 
     >>> from xlingjax.corpora import mini_world_words
-    >>> judge = fit_values(mini_world_words(languages=("eng", "spa")), ("Number", "Tense"))
+    >>> judge = fit_values(mini_world_words(languages=("eng", "spa"), tasks=("Number", "Tense")))
     >>> judge.values
     (('Number', 'Plur'), ('Number', 'Sing'), ('Tense', 'Past'), ('Tense', 'Pres'))
     >>> judge.counts(["yesterday the dogs saw the horse", "la mujer"], ["eng", "spa"]).tolist()

@@ -89,7 +89,7 @@ def resample(
 ) -> State:
     """Dead latents start anew from inputs that are badly explained (Bricken et al. 2023, "neuron resampling").
 
-    An input is drawn by its squared error. The latent writes its direction; it reads that direction too, with a
+    An input is drawn by the square of its loss. The latent writes its direction; it reads that direction too, with a
     fifth of the mean norm of the living, so that it does not disturb them. Adam forgets what it knew of it.
     """
     return _over_runs(program, lambda state, run: _resample_one(program, state, run, x, y, step), state, runs)
