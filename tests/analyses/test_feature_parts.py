@@ -273,7 +273,8 @@ def measures(tokens, mask):
 
 
 @pytest.mark.promise
-@pytest.mark.parametrize("name", ["logit", "loss", *(pytest.param(name, marks=pytest.mark.slow) for name in ("final", "odds"))])
+@pytest.mark.parametrize("name", [
+    "logit", "loss", *(pytest.param(name, marks=pytest.mark.slow) for name in ("final", "odds"))])
 def test_downstream_effects_against_exact_ablation(small, name) -> None:
     """Integrated gradients add up to the whole; small changes are the gradient's; exact ones are full passes."""
     model, dictionary, tokens, mask = small
