@@ -88,12 +88,11 @@ def measure_in_model(
         scores = np.asarray(_scores(model.params, model.config, batch.tokens, batch.mask, site, splices), np.float64)
         counted = kept[:, :-1] & batch.mask[:, 1:]
         sound = counted & np.isfinite(scores).all((0, 1))
-        real = batch.rows >= 0
-        of = language[batch.rows[real]]
-        add = lambda into, values, of=of, real=real: np.add.at(into, (..., of), values[..., real])
-        add(tokens, sound.sum(1))
-        add(skipped, (counted & ~sound).sum(1))
-        add(cost, np.where(sound, scores, 0).sum(-1))
+        of = np.where(batch.rows >= 0, language[batch.rows], -1)  # fillers are of no language
+        member = of[:, None] == np.arange(len(languages))
+        tokens += sound.sum(1) @ member
+        skipped += (counted & ~sound).sum(1) @ member
+        cost += np.where(sound, scores, 0).sum(-1) @ member
     return _dataset(cost, tokens, skipped, languages)
 
 

@@ -14,7 +14,6 @@ Training and test documents are disjoint, in all languages at once.
 import dataclasses
 import fractions
 import json
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -253,7 +252,9 @@ def _blocks(dictionary: Dictionary, x: Float[np.ndarray, "n D"]) -> Any:
         yield start, np.asarray(dictionary.encode(np.pad(block, ((0, rows - len(block)), (0, 0)))))[:len(block)]
 
 
-def _latents(dictionary: Dictionary, x: Float[np.ndarray, "n D"], columns: Sequence[int]) -> Float[np.ndarray, "n k"]:
+def _latents(
+    dictionary: Dictionary, x: Float[np.ndarray, "n D"], columns: Int[np.ndarray, "k"],
+) -> Float[np.ndarray, "n k"]:
     return np.concatenate([f[:, columns] for _, f in _blocks(dictionary, x)])
 
 

@@ -59,7 +59,7 @@ def read(settings: Settings, tensors: Tensors) -> Found:
     if "scaling_factor" in tensors and not (take("scaling_factor", m) == 1).all():
         raise InputError(f"{tensors.file.path} holds 'scaling_factor' of a finetuning, which is not supported; use the "
                          "dictionary from before it")
-    k, groups = 0, ()
+    k, groups = 0, tuple[int, ...]()
     if kind in ("topk", *THRESHOLD_KINDS):
         k = (settings if settings.values.get("k") is not None else options).whole("k")
     if kind == "matryoshka":
