@@ -9,32 +9,29 @@ ours is compiled beforehand. References need `pip install xlingjax[test,peers]`.
 """
 
 import functools
-import importlib
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-import scipy.sparse
 from absl import flags
 
+from experiments._dictionary_rows import Sizes, dictionaries
 from experiments._machine import cores, machine
 from experiments._main import run
 from experiments._peers import (
     SITES,
-    dictionary_learning_training,
     hooked_generation,
     hooked_maxima,
     numpy_alignment,
     numpy_correlations,
-    save_dictionary_learning,
     scikit_learn_average_precision,
     selfcond_responses,
     torch_average_precision,
 )
+from experiments._timing import Row, in_turns, reference
 from xlingjax.corpora.tokenising import Tokens
 from xlingjax.errors import InputError
 from xlingjax.kernels.alignment import Alignment, alignment, local_overlap
@@ -47,13 +44,6 @@ from xlingjax.markdown import markdown
 from xlingjax.models import Edit, load_model
 from xlingjax.progress import progress
 from xlingjax.responses.collecting import collect
-from xlingjax.sae.config import DictionaryConfig
-from xlingjax.sae.dictionary import Dictionary
-from xlingjax.sae.files import read_dictionary
-from xlingjax.sae.measures import measure_dictionary
-from xlingjax.sae.settings import DictionarySpec, TrainSettings
-from xlingjax.sae.stream import ArrayStream
-from xlingjax.sae.training import train_dictionaries
 
 PARTS = ("ranking", "probes", "capture", "cold", "generation", "alignment", "sae")
 
@@ -82,50 +72,18 @@ class Shapes(NamedTuple):
     sentences: tuple[int, int]  # of a language, longest
     texts: tuple[int, int, int]  # at once, one by one, new tokens of each
     parallel: tuple[int, int, int, int]  # layers, languages, sentences, width
-    sae: tuple[int, int, int, int]  # width, latents, tokens of a batch, steps, of the timed trainings
-    sae_quality: tuple[int, int, int, int]  # of those whose results are compared
-    sae_several: int  # dictionaries at once
+    sae: Sizes
 
 
 SIZES = {
     "small": Shapes((400, 4000, 8), (400, 20_000, 1), (2000, 500, 50), (400, 1000, 200),
                     (4, 6, 400, 64, 8), (4, 128, 4, 4000), (4, 16, 48), (2, 64, 4, 1000), (24, 48), (16, 4, 12),
-                    (3, 4, 200, 64), (64, 256, 256, 10), (64, 256, 512, 200), 3),
+                    (3, 4, 200, 64), Sizes((64, 256, 256, 10), (32, 128, 256, 300), 3)),
     "full": Shapes((2000, 20_000, 8), (1700, 221_184, 1), (10_000, 2000, 200), (1700, 2000, 1000),
                    (24, 8, 2000, 1024, 20), (24, 1024, 16, 250_880), (4, 32, 64),
-                   (6, 1024, 16, 250_880), (60, 64), (100, 4, 64), (24, 10, 1000, 1024), (512, 4096, 4096, 8),
-                   (128, 1024, 1024, 2000), 4),
+                   (6, 1024, 16, 250_880), (60, 64), (100, 4, 64), (24, 10, 1000, 1024),
+                   Sizes((512, 4096, 4096, 8), (128, 1024, 1024, 2000), 4)),
 }
-
-
-class Row(NamedTuple):
-    work: str
-    against: str
-    ours: float
-    theirs: float
-    apart: str  # how far the results are from each other
-
-
-def reference(module: str, extra: str = "test") -> Any | None:
-    """A package that only the references need; None, said aloud, where it is not installed."""
-    try:
-        return importlib.import_module(module)
-    except ImportError:
-        print(f"{module} is not installed: its rows are left out (pip install xlingjax[{extra}])")
-        return None
-
-
-def in_turns(*sides: Callable[[], Any]) -> list[tuple[float, Any]]:
-    """Median seconds and last result of each side; the first turn of ours is not counted."""
-    sides[0]()
-    seconds: list[list[float]] = [[] for _ in sides]
-    results: list[Any] = [None] * len(sides)
-    for _ in range(FLAGS.repeats):
-        for number, side in enumerate(sides):
-            begin = time.perf_counter()
-            results[number] = side()
-            seconds[number].append(time.perf_counter() - begin)
-    return [(float(np.median(times)), result) for times, result in zip(seconds, results)]
 
 
 # Average precision
@@ -396,98 +354,6 @@ def aligned(shapes: Shapes) -> list[Row]:
                        f"{apart:.0e}")]
 
 
-# Dictionaries
-
-
-ACTIVE = 8  # directions in an activation, and latents of a topk dictionary
-RATE = 1e-3
-PENALTY = 0.3  # of gated dictionaries
-KINDS = ("topk", "gated")
-
-
-def sparse_activations(width: int, directions: int, tokens: int, seed: int) -> np.ndarray:
-    """float32[tokens, width]: a few of many directions at a time, a constant, a little noise."""
-    rng = np.random.default_rng(FLAGS.seed)
-    rows = rng.standard_normal((directions, width))
-    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
-    constant = rng.standard_normal(width)
-    rng = np.random.default_rng([FLAGS.seed, seed])
-    chosen = rng.integers(0, directions, (tokens, ACTIVE))
-    place = np.arange(tokens * ACTIVE) // ACTIVE
-    strength = scipy.sparse.csr_matrix(
-        (rng.uniform(0.5, 2, tokens * ACTIVE), (place, chosen.reshape(-1))), (tokens, directions))
-    return np.asarray(strength @ rows + constant + 0.05 * rng.standard_normal((tokens, width)), np.float32)
-
-
-def specs(kind: str, width: int, latents: int, count: int = 1) -> list[DictionarySpec]:
-    config = DictionaryConfig(kind, width, latents, k=ACTIVE if kind == "topk" else 0)
-    return [DictionarySpec(config, seed=seed, sparsity=PENALTY if kind == "gated" else 0.0, learning_rate=RATE)
-            for seed in range(count)]
-
-
-def recipe(kind: str, steps: int) -> tuple[TrainSettings, dict[str, Any]]:
-    """dictionary_learning's own, as ours and as theirs: activations as they are, no decay."""
-    warm = steps // 10
-    ours = TrainSettings(steps=steps, warm_up=warm, decay=0, sparsity_warm_up=warm, scale_batches=0,
-                         start="median" if kind == "topk" else "zero", report_every=steps)
-    return ours, {"lr": RATE, **({"k": ACTIVE} if kind == "topk" else {
-        "l1_penalty": PENALTY, "sparsity_warmup_steps": warm})}
-
-
-def dictionaries(shapes: Shapes) -> list[Row]:
-    torch, gdm, top_k = reference("torch"), *(
-        reference(f"dictionary_learning.trainers.{name}", "peers") for name in ("gdm", "top_k"))
-    rows = []
-    if torch is not None and gdm is not None and top_k is not None:
-        torch.set_num_threads(cores())
-        trainers = {"topk": top_k.TopKTrainer, "gated": gdm.GatedSAETrainer}
-        for kind in KINDS:
-            rows += [trained(torch, kind, trainers[kind], shape, quality)
-                     for shape, quality in ((shapes.sae, False), (shapes.sae_quality, True))]
-    return [*rows, *(several(kind, shapes) for kind in KINDS)]
-
-
-def trained(torch: Any, kind: str, trainer: Any, shape: tuple[int, int, int, int], quality: bool) -> Row:
-    """The same steps on the same batches by both; in a long training, what came of it on other activations."""
-    width, latents, batch, steps = shape
-    passes = min(steps, 64)
-    stream = ArrayStream(sparse_activations(width, 2 * latents, passes * batch, 1)[None], batch_tokens=batch)
-    batches = [np.array(stream.batch(step)[0][0]) for step in range(steps)]
-    ours, theirs = recipe(kind, steps)
-    mine = lambda: train_dictionaries(stream, specs(kind, width, latents), ours)
-    other = lambda: dictionary_learning_training(torch, trainer, batches, latents, theirs, ours.warm_up, FLAGS.seed)
-    (a, (one,)), (b, made) = in_turns(mine, other)
-    said = ""
-    if quality:
-        with tempfile.TemporaryDirectory() as folder:
-            save_dictionary_learning(torch, made, Path(folder))
-            peer = read_dictionary(folder)
-        held_out = sparse_activations(width, 2 * latents, 8192, 2)
-        said = ", ".join(
-            f"{name} {' and '.join(f'{value:.4g}' for value in found)}" for name, found in zip(
-                ("FVU", "L0"), zip(quality_of(one, held_out), quality_of(peer, held_out))))
-    return Row(f"{kind} dictionary, {steps:,} steps of {batch:,} x {width} to {latents:,} latents, "
-               f"{steps / a:.3g} steps a second", "dictionary_learning, same batches and recipe", a, b, said)
-
-
-def quality_of(one: Dictionary, x: np.ndarray) -> tuple[float, float]:
-    found = measure_dictionary(one, [(x, np.zeros(len(x), int))]).isel(language=0)
-    return float(found.fvu), float(found.l0)
-
-
-def several(kind: str, shapes: Shapes) -> Row:
-    width, latents, batch, steps = shapes.sae
-    stream = ArrayStream(sparse_activations(width, 2 * latents, steps * batch, 1)[None], batch_tokens=batch)
-    wanted, settings = specs(kind, width, latents, shapes.sae_several), recipe(kind, steps)[0]
-    together = lambda: train_dictionaries(stream, wanted, settings)
-    alone = lambda: [train_dictionaries(stream, [one], settings)[0] for one in wanted]
-    alone()  # compiled beforehand, as `in_turns` does for the first side
-    (a, mine), (b, other) = in_turns(together, alone)
-    apart = max(float(np.abs(x.directions - y.directions).max()) for x, y in zip(mine, other))
-    work = f"{len(wanted)} {kind} dictionaries at once, {steps:,} steps of {batch:,} x {width} to {latents:,} latents"
-    return Row(work, "ours, one after another", a, b, f"{apart:.0e}")
-
-
 def table(rows: list[Row]) -> str:
     return markdown(
         ["work", "against", "ours (s)", "theirs (s)", "times as fast", "apart"],
@@ -496,7 +362,8 @@ def table(rows: list[Row]) -> str:
 
 
 def main() -> None:
-    parts = dict(zip(PARTS, (ranking, probes, capture, cold, generation, aligned, dictionaries)))
+    parts = dict(zip(PARTS, (
+        ranking, probes, capture, cold, generation, aligned, lambda shapes: dictionaries(shapes.sae))))
     if not FLAGS.parts:
         raise InputError(f"--parts is empty; choose among {', '.join(parts)}")
     unknown = [name for name in FLAGS.parts if name not in parts]
