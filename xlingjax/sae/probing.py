@@ -14,6 +14,7 @@ Training and test documents are disjoint, in all languages at once.
 import dataclasses
 import fractions
 import json
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
