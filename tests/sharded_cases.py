@@ -243,6 +243,6 @@ def test_each_device_holds_its_part_of_a_dictionary() -> None:
 def test_a_stream_of_activations(own, mesh) -> None:
     folder, world = own
     streams = [ActivationStream(load_model(folder, mesh=on), world, (("resid", 1), ("mlp.down", 0)), batch_tokens=64,
-                                model_tokens=512, buffer_bytes=2**16) for on in (None, make_mesh(mesh))]
+                                model_tokens=1024, buffer_bytes=2**16) for on in (None, make_mesh(mesh))]
     for step in (0, 3):
         close(*(one.batch(step)[0] for one in streams), PARITY)
