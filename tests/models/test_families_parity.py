@@ -20,7 +20,9 @@ def _compare(case, dtype, length, shorter=0, side="right"):
     for site, (ours, theirs) in parity_reference.both(case, dtype, length, shorter, side).items():
         assert ours.dtype == np.dtype(dtype) == theirs.dtype, site
         assert np.abs(theirs).max() > 0.01, site
-        close(ours, theirs, PARITY[dtype], f"{case} {site}")
+        # Products of OLMo 2 reach 36, where a last digit of float32 is 4e-6; float64 keeps the bound as it is.
+        large = max(1.0, np.abs(theirs).max() / 10) if dtype == "float32" else 1.0
+        close(ours, theirs, PARITY[dtype] * large, f"{case} {site}")
 
 
 MAIN = (CASES[0], CASES[3], CASES[5])  # the others' long prompts run with the slow tests
