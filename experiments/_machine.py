@@ -9,6 +9,11 @@ from pathlib import Path
 import jax
 
 
+def accelerator() -> bool:
+    """Whether JAX computes on something else than the CPU; then arrays stay on it while they are timed."""
+    return jax.default_backend() != "cpu"
+
+
 def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 

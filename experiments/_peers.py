@@ -14,23 +14,38 @@ SITES = {"attn.qkv": "query_key_value", "attn.out": "self_attention.dense",
 PADDED, BATCH = 128, 30  # tokens and sentences of a batch in ml-selfcond, by default
 
 
-def torch_average_precision(torch: Any, responses: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """[C, N]: all neurons of a block and one concept at a time, ties included."""
-    scores = np.empty((labels.shape[1], responses.shape[1]), np.float32)
-    truth = torch.from_numpy(labels.T.copy())
-    for start in range(0, responses.shape[1], 1000):
-        block = torch.from_numpy(responses[:, start:start + 1000]).T.contiguous()
-        values, order = torch.sort(block, dim=1, descending=True)
-        places = torch.arange(1, values.shape[1] + 1)
+def torch_average_precision(torch: Any, responses: Any, labels: Any, block: int = 1000) -> Any:
+    """Tensor [C, N]: all neurons of a block and one concept at a time, ties included, where the tensors lie."""
+    scores = torch.empty((labels.shape[1], responses.shape[1]), device=responses.device)
+    truth = labels.T.contiguous()
+    for start in range(0, responses.shape[1], block):
+        values, order = torch.sort(responses[:, start:start + block].T.contiguous(), dim=1, descending=True)
+        places = torch.arange(1, values.shape[1] + 1, device=values.device)
         differs = torch.nn.functional.pad(values[:, 1:] != values[:, :-1], (0, 1), value=True)
         ends = torch.where(differs, places, values.shape[1])
         last = ends.flip(1).cummin(1).values.flip(1)
         for concept, label in enumerate(truth):
             shown = label[order]
             hits = shown.cumsum(1).gather(1, last - 1)
-            score = (shown * (hits / last)).sum(1) / label.sum()
-            scores[concept, start:start + 1000] = score.numpy()
+            scores[concept, start:start + block] = (shown * (hits / last)).sum(1) / label.sum()
     return scores
+
+
+def torch_probe(torch: Any, x: Any, y: Any, classes: int, l2: float) -> Any:
+    """Tensor [D + 1, classes]: one probe by torch's own L-BFGS with a line search, to where float32 ends."""
+    weight = torch.zeros((x.shape[1], classes), device=x.device, requires_grad=True)
+    bias = torch.zeros(classes, device=x.device, requires_grad=True)
+    search = torch.optim.LBFGS([weight, bias], max_iter=1000, tolerance_grad=1e-3, tolerance_change=1e-9,
+                               history_size=10, line_search_fn="strong_wolfe")
+
+    def closure() -> Any:
+        search.zero_grad()
+        loss = torch.nn.functional.cross_entropy(x @ weight + bias, y, reduction="sum") + l2 / 2 * (weight**2).sum()
+        loss.backward()
+        return loss
+
+    search.step(closure)
+    return torch.cat([weight, bias[None]]).detach()
 
 
 def scikit_learn_average_precision(metrics: Any, responses: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -39,14 +54,12 @@ def scikit_learn_average_precision(metrics: Any, responses: np.ndarray, labels: 
                      for label in labels.T])
 
 
-def hooked_maxima(
-    torch: Any, model: Any, batches: Sequence[tuple[np.ndarray, np.ndarray]]
-) -> dict[str, np.ndarray]:
-    """Site -> [L, S, F]: PyTorch as a careful user writes it, the maximum taken in the hook.
+def hooked_maxima(torch: Any, model: Any, batches: Sequence[tuple[Any, Any]]) -> dict[str, Any]:
+    """Site -> tensor [L, S, F]: PyTorch as a careful user writes it, the maximum taken in the hook.
 
     Args:
         model: of Hugging Face, with the head that is not run.
-        batches: tokens int[B, T] and mask bool[B, T].
+        batches: tensors tokens int[B, T] and mask bool[B, T], where the model lies.
     """
     pooled: dict[str, list[Any]] = {site: [] for site in SITES}
     mask: Any = None
@@ -59,13 +72,12 @@ def hooked_maxima(
     handles = [module.register_forward_hook(hook(site)) for _, site, module in _modules(model)]
     with torch.inference_mode():
         for tokens, real in batches:
-            mask = torch.from_numpy(real)
-            model.transformer(torch.from_numpy(tokens).long(), attention_mask=mask)
+            mask = real
+            model.transformer(tokens, attention_mask=mask)
     for handle in handles:
         handle.remove()
     layers = len(handles) // len(SITES)
-    return {site: np.concatenate([torch.stack(found[i:i + layers]).numpy()
-                                  for i in range(0, len(found), layers)], 1)
+    return {site: torch.cat([torch.stack(found[i:i + layers]) for i in range(0, len(found), layers)], 1)
             for site, found in pooled.items()}
 
 
@@ -81,7 +93,8 @@ def hooked_generation(
     handles = []
     modules = [module for _, site, module in _modules(model) if site == "mlp.up"]
     for module, mask, wanted in zip(modules, forced, value):
-        where, to = torch.from_numpy(mask), torch.from_numpy(wanted)
+        where, to = (torch.from_numpy(one).to(model.device) for one in (mask, wanted))
+        to = to.to(model.dtype)
 
         def force(module: Any, inputs: Any, output: Any, where: Any = where, to: Any = to) -> Any:
             return torch.where(where, to, output)
@@ -89,12 +102,13 @@ def hooked_generation(
         handles.append(module.register_forward_hook(force))
     torch.manual_seed(0)
     with torch.inference_mode():
+        prompt = torch.ones((count, 1), dtype=torch.long, device=model.device)
         made = model.generate(
-            torch.ones((count, 1), dtype=torch.long), attention_mask=torch.ones((count, 1), dtype=torch.long),
-            do_sample=True, temperature=0.8, top_k=0, max_new_tokens=new, min_new_tokens=new)
+            prompt, attention_mask=torch.ones_like(prompt), do_sample=True, temperature=0.8, top_k=0,
+            max_new_tokens=new, min_new_tokens=new)
     for handle in handles:
         handle.remove()
-    return made[:, 1:].numpy()
+    return made[:, 1:].cpu().numpy()
 
 
 def selfcond_responses(torch: Any, model: Any, sentences: Sequence[np.ndarray], folder: Path) -> np.ndarray:

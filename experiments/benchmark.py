@@ -2,24 +2,26 @@
 
     python -m experiments.benchmark               # small shapes, about a minute
     python -m experiments.benchmark --size=full   # the shapes of a real cell, about 15 minutes
+    python -m experiments.benchmark --size=gpu --dtype=bfloat16   # the same on a GPU, larger batches
 
 Prints a table: medians, their ratio, and how far the two results lie apart. What a reference takes
 too long for is measured on a part and scaled up, and the row says so. Every side uses all cores;
-ours is compiled beforehand. References need `pip install xlingjax[test,peers]`.
+ours is compiled beforehand. On a GPU torch uses the same one, arrays lie there before the clock starts and results
+stay there. References need `pip install xlingjax[test,peers]`.
 """
 
-import functools
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
 from experiments._dictionary_rows import Sizes, dictionaries
-from experiments._machine import cores, machine
+from experiments._machine import accelerator, cores, machine
 from experiments._main import run
 from experiments._peers import (
     SITES,
@@ -30,8 +32,9 @@ from experiments._peers import (
     scikit_learn_average_precision,
     selfcond_responses,
     torch_average_precision,
+    torch_probe,
 )
-from experiments._timing import Row, in_turns, reference
+from experiments._timing import Row, in_turns, matrix_rate, reference, torch_device
 from xlingjax.corpora.tokenising import Tokens
 from xlingjax.errors import InputError
 from xlingjax.kernels.alignment import Alignment, alignment, local_overlap
@@ -48,7 +51,8 @@ from xlingjax.responses.collecting import collect
 PARTS = ("ranking", "probes", "capture", "cold", "generation", "alignment", "sae")
 
 FLAGS = flags.FLAGS
-flags.DEFINE_enum("size", "small", ["small", "full"], "of the arrays and of the model")
+flags.DEFINE_enum("size", "small", ["small", "full", "gpu"], "of the arrays and of the model")
+flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "of the model in capture and generation")
 flags.DEFINE_integer("repeats", 3, "turns, of which the median is taken", lower_bound=1)
 flags.DEFINE_list("parts", list(PARTS), "what to measure")
 flags.DEFINE_integer("seed", 0, "of the random arrays and weights", lower_bound=0)
@@ -83,6 +87,10 @@ SIZES = {
                    (24, 8, 2000, 1024, 20), (24, 1024, 16, 250_880), (4, 32, 64),
                    (6, 1024, 16, 250_880), (60, 64), (100, 4, 64), (24, 10, 1000, 1024),
                    Sizes((512, 4096, 4096, 8), (128, 1024, 1024, 2000), 4)),
+    "gpu": Shapes((2000, 20_000, 8), (1700, 221_184, 1), (10_000, 2000, 200), (1700, 2000, 1000),
+                  (24, 8, 2000, 1024, 20), (24, 1024, 16, 250_880), (4, 256, 128),
+                  (6, 1024, 16, 250_880), (60, 64), (100, 4, 64), (24, 10, 1000, 1024),
+                  Sizes((512, 4096, 4096, 100), (128, 1024, 1024, 2000), 8)),
 }
 
 
@@ -101,32 +109,39 @@ def ranking_rows(name: str, shape: tuple[int, int, int], torch: Any, metrics: An
     work = f"{name}, {shape[0]:,} sentences x {shape[1]:,} neurons x {shape[2]}"
     part, times = slice(0, 100), shape[1] / 100
     rows = []
-
-    def ours() -> np.ndarray:
-        return np.asarray(average_precision(responses, labels))
-
-    if torch is not None:
+    placed = placed_arrays(responses, labels)
+    ours = lambda: average_precision(*placed)
+    where = torch_device(torch)
+    if where is not None:
         torch.set_num_threads(cores())
-        (a, mine), (b, other) = in_turns(ours, lambda: torch_average_precision(torch, responses, labels))
-        rows.append(Row(work, "torch, vectorised", a, b, f"{np.abs(mine - other).max():.0e}"))
+        x, y = (torch.from_numpy(one).to(where) for one in (responses, labels))
+        block = 1000 if where == "cpu" else 20_000
+        (a, mine), (b, other) = in_turns(ours, lambda: torch_average_precision(torch, x, y, block))
+        rows.append(Row(work, "torch, vectorised", a, b, f"{np.abs(np.asarray(mine) - other.cpu().numpy()).max():.0e}"))
     if metrics is not None:
         (a, mine), (b, other) = in_turns(
             ours, lambda: scikit_learn_average_precision(metrics, responses[:, part], labels))
         rows.append(Row(work, f"scikit-learn loop (100 neurons, x {times:g})", a, b * times,
-                        f"{np.abs(mine[:, part] - other).max():.0e}"))
+                        f"{np.abs(np.asarray(mine)[:, part] - other).max():.0e}"))
     return rows
 
 
-def one_by_one(score: Callable, responses: np.ndarray, labels: np.ndarray, few: int) -> np.ndarray:
-    return np.concatenate([score(responses, labels[:, c:c + 1]) for c in range(few)])
+def placed_arrays(*arrays: np.ndarray) -> list[Any]:
+    """On the accelerator, where there is one."""
+    return [jax.device_put(one) if accelerator() else one for one in arrays]
+
+
+def one_by_one(score: Callable, responses: Any, labels: Any, few: int) -> np.ndarray:
+    return np.concatenate([np.asarray(score(responses, labels[:, c:c + 1])) for c in range(few)])
 
 
 def ranking(shapes: Shapes) -> list[Row]:
-    torch, metrics = reference("torch"), reference("sklearn.metrics")
+    torch: Any = reference("torch")
+    metrics = None if accelerator() else reference("sklearn.metrics")  # torch is the peer on a GPU
     rows = []
     for name, shape in (("AP", shapes.ranking), ("AP, a cell", shapes.cell)):
         rows += ranking_rows(name, shape, torch, metrics)
-    responses, labels = responses_and_labels(shapes.shared)
+    responses, labels = placed_arrays(*responses_and_labels(shapes.shared))
     few = 5
     together = lambda: np.asarray(average_precision(responses, labels))
     (a, mine), (b, other) = in_turns(
@@ -136,16 +151,19 @@ def ranking(shapes: Shapes) -> list[Row]:
         f"AP, {labels.shape[1]} concepts on {len(labels):,} shared sentences, "
         f"{responses.shape[1]:,} neurons", f"ours, one by one ({few}, x {times:g})", a, b * times,
         f"{np.abs(mine[:few] - other).max():.0e}"))
-    responses, labels = responses_and_labels(shapes.null)
+    drawn, truth = responses_and_labels(shapes.null)
     rng = np.random.default_rng(FLAGS.seed)
-    labels = np.stack([rng.permutation(labels[:, 0]) for _ in range(labels.shape[1])], axis=1)
-    sides: dict[str, Callable] = {"ours": average_precision}
-    if torch is not None:
-        sides["torch"] = functools.partial(torch_average_precision, torch)
+    permuted = np.stack([rng.permutation(truth[:, 0]) for _ in range(truth.shape[1])], axis=1)
+    responses, labels = placed_arrays(drawn, permuted)
+    sides: dict[str, Callable] = {"ours": lambda: one_by_one(average_precision, responses, labels, few)}
+    where = torch_device(torch)
+    if where is not None:
+        x, y = (torch.from_numpy(one).to(where) for one in (drawn, permuted))
+        sides["torch"] = lambda: one_by_one(
+            lambda *pair: torch_average_precision(torch, *pair).cpu(), x, y, few)
     times = labels.shape[1] / few
-    for name, score in sides.items():
-        (a, mine), (b, other) = in_turns(
-            together, functools.partial(one_by_one, score, responses, labels, few))
+    for name, side in sides.items():
+        (a, mine), (b, other) = in_turns(together, side)
         rows.append(Row(
             f"null, {labels.shape[1]:,} permutations of {len(labels):,} x {responses.shape[1]:,}",
             f"{name}, from scratch ({few}, x {times:g})", a, b * times,
@@ -186,13 +204,22 @@ def probes(shapes: Shapes) -> list[Row]:
             x[0, counts[0]], y[0, counts[0]])
         return np.concatenate([fit.coef_.T, fit.intercept_[None]])
 
-    (a, mine), (b, other) = in_turns(
-        lambda: np.asarray(fit_probes(x, y, weight, classes, 1.0)), theirs)
-    own, best = (objective(x[0, counts[0]], y[0, counts[0]], w, 1.0) for w in (mine[0, 0], other))
-    return [Row(
-        f"probes, {layers} layers x {runs} runs x {classes} classes, {samples:,} x {width:,}",
-        f"scikit-learn, converged (1 fit, x {layers * runs})", a, b * layers * runs,
-        f"objective {own / best - 1:+.0e}")]
+    features, truth, counted = placed_arrays(x, y, weight)
+    ours = lambda: np.asarray(fit_probes(features, truth, counted, classes))
+    torch: Any = reference("torch") if accelerator() else None
+    where = torch_device(torch)
+    sides: dict[str, Callable] = {} if accelerator() else {"scikit-learn, converged": theirs}
+    if where is not None:
+        rows_of, named = (torch.from_numpy(one[0, counts[0]]).to(where) for one in (x, y))
+        sides["torch, its L-BFGS"] = lambda: torch_probe(torch, rows_of, named, classes, 1.0).cpu().numpy()
+    rows = []
+    for name, side in sides.items():
+        (a, mine), (b, other) = in_turns(ours, side)
+        own, best = (objective(x[0, counts[0]], y[0, counts[0]], w, 1.0) for w in (mine[0, 0], other))
+        rows.append(Row(
+            f"probes, {layers} layers x {runs} runs x {classes} classes, {samples:,} x {width:,}",
+            f"{name} (1 fit, x {layers * runs})", a, b * layers * runs, f"objective {own / best - 1:+.0e}"))
+    return rows
 
 
 # Capture
@@ -209,8 +236,9 @@ def random_bloom(torch: Any, transformers: Any, shape: tuple[int, int, int, int]
 
 
 def capture(shapes: Shapes) -> list[Row]:
-    torch, transformers = reference("torch"), reference("transformers")
-    if torch is None or transformers is None:
+    torch: Any = reference("torch")
+    where, transformers = torch_device(torch), reference("transformers")
+    if where is None or transformers is None:
         return []
     torch.set_num_threads(cores())
     layers, width, _, vocabulary = shapes.model
@@ -221,24 +249,32 @@ def capture(shapes: Shapes) -> list[Row]:
         lengths = rng.integers(longest // 2, longest + 1, sentences)
         mask = np.arange(longest) < lengths[:, None]
         batches.append((rng.integers(0, vocabulary, mask.shape).astype(np.int32), mask))
+    placed = [placed_arrays(*pair) for pair in batches]
+    tensors = [(torch.from_numpy(tokens).long().to(where), torch.from_numpy(mask).to(where))
+               for tokens, mask in batches]
     with tempfile.TemporaryDirectory() as folder:
-        model = random_bloom(torch, transformers, shapes.model, folder)
-        ours = load_model(folder)
+        model = random_bloom(torch, transformers, shapes.model, folder).to(where, getattr(torch, FLAGS.dtype))
+        ours = load_model(folder, dtype=FLAGS.dtype)
 
-        def mine() -> dict[str, np.ndarray]:
-            found = [ours(tokens, mask, capture=dict.fromkeys(SITES, "max")).captured
-                     for tokens, mask in batches]
-            return {site: np.concatenate([np.asarray(one[site]) for one in found], 1) for site in SITES}
+        def mine() -> dict[str, jax.Array]:
+            found = [ours(tokens, mask, capture=dict.fromkeys(SITES, "max")).captured for tokens, mask in placed]
+            return {site: jnp.concatenate([one[site] for one in found], 1) for site in SITES}
 
-        (a, own), (b, other), (c, _) = in_turns(
-            mine, lambda: hooked_maxima(torch, model, batches),
-            lambda: selfcond_responses(
-                torch, model, [ids[real] for pair in batches for ids, real in zip(*pair)], Path(folder)))
+        sides: dict[str, Callable] = {"torch with hooks, max in the hook": lambda: hooked_maxima(torch, model, tensors)}
+        if where == "cpu" and FLAGS.dtype == "float32":
+            sides["the ml-selfcond way"] = lambda: selfcond_responses(
+                torch, model, [ids[real] for pair in batches for ids, real in zip(*pair)], Path(folder))
+        (a, own), *others = in_turns(mine, *sides.values())
     work = (f"capture, BLOOM of {layers} layers x {width:,}, {count} x {sentences} sentences of "
-            f"{longest // 2}-{longest} tokens")
-    apart = max(np.abs(own[site] - other[site]).max() for site in SITES)
-    return [Row(work, "torch with hooks, max in the hook", a, b, f"{apart:.0e}"),
-            Row(work, "the ml-selfcond way", a, c, "padding in their max")]
+            f"{longest // 2}-{longest} tokens, {FLAGS.dtype}")
+    if accelerator():
+        products = layers * count * sentences * longest * (24 * width**2 + 4 * longest * width)
+        rate = products / a
+        work += f", {rate / 1e12:.3g} TFLOP/s, {rate / matrix_rate(FLAGS.dtype):.2f} of a matrix product's"
+    apart = max(np.abs(np.asarray(own[site], np.float32) - others[0][1][site].float().cpu().numpy()).max()
+                for site in SITES)
+    said = (f"{apart:.0e}", "padding in their max")
+    return [Row(work, name, a, seconds, note) for name, (seconds, _), note in zip(sides, others, said)]
 
 
 # One concept, and all that share sentences, from a folder of weights to the overlap of two languages
@@ -290,8 +326,9 @@ def cold(shapes: Shapes) -> list[Row]:
 
 
 def generation(shapes: Shapes) -> list[Row]:
-    torch, transformers = reference("torch"), reference("transformers")
-    if torch is None or transformers is None:
+    torch: Any = reference("torch")
+    where, transformers = torch_device(torch), reference("transformers")
+    if where is None or transformers is None:
         return []
     torch.set_num_threads(cores())
     layers, width, heads, vocabulary = shapes.model
@@ -301,8 +338,8 @@ def generation(shapes: Shapes) -> list[Row]:
     value = rng.standard_normal((layers, 4 * width)).astype(np.float32)
     edits = {"mlp.up": Edit(mask=forced[:, None, None], value=value[:, None, None])}
     with tempfile.TemporaryDirectory() as folder:
-        theirs = random_bloom(torch, transformers, shapes.model, folder)
-        ours = load_model(folder)
+        theirs = random_bloom(torch, transformers, shapes.model, folder).to(where, getattr(torch, FLAGS.dtype))
+        ours = load_model(folder, dtype=FLAGS.dtype)
 
     def write(seeds: range) -> np.ndarray:
         return ours.generate(
@@ -312,9 +349,9 @@ def generation(shapes: Shapes) -> list[Row]:
     alone = lambda: np.concatenate([write(range(seed, seed + 1)) for seed in range(few)])
     alone()  # compiled beforehand, as `in_turns` does for the first side
     (a, mine), (b, one) = in_turns(together, alone)
-    (_, _), (c, _) = in_turns(lambda: None, lambda: hooked_generation(torch, theirs, forced, value, count, new))
+    _, (c, _) = in_turns(lambda: None, lambda: hooked_generation(torch, theirs, forced, value, count, new))
     work = (f"{count} texts of {new} tokens, neurons forced, BLOOM of {layers} layers x {width:,} x {vocabulary:,} "
-            f"pieces, {count * new / a:.3g} tokens a second")
+            f"pieces, {FLAGS.dtype}, {count * new / a:.3g} tokens a second")
     same = f"{(mine[:few] == one).mean():.2f} of tokens equal"
     return [Row(work, f"ours, one text at a time ({few}, x {count / few:g})", a, b * count / few, same),
             Row(work, "Hugging Face generate, the same batch, hooks", a, c, "other noise")]

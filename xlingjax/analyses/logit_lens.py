@@ -23,6 +23,7 @@ from xlingjax.errors import InputError
 from xlingjax.kernels.resampling import document_halves, independent_blocks
 from xlingjax.models import Model
 from xlingjax.models.transformer import normalised, unembed
+from xlingjax.precision import full_precision
 from xlingjax.responses.jobs import BATCH_TOKENS
 from xlingjax.responses.states import collect_tokens
 
@@ -128,6 +129,7 @@ def read_layers(
 
 
 @functools.partial(jax.jit, static_argnames=("config", "rows"))
+@full_precision
 def _read(
     params: Any, config: Any, states: Float[Array, "L n D"], following: Int[Array, "n"], weights: Float[Array, "V G1"],
     rows: int,

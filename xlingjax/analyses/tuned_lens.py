@@ -17,6 +17,7 @@ from jaxtyping import Array, Float
 
 from xlingjax.errors import InputError
 from xlingjax.models.transformer import normalised, unembed
+from xlingjax.precision import full_precision
 
 LOGITS = 4_000_000  # made at a time
 RATE, LEAST = 1e-2, 32  # of Adam on states of unit variance, falling to 0 in a line; tokens that can be fitted to
@@ -65,6 +66,7 @@ def fit_translators(
 
 
 @functools.partial(jax.jit, static_argnames=("config", "rows"))
+@full_precision
 def _fit(
     params: Any, config: Any, h: Float[Array, "n D"], last: Float[Array, "n D"], order: Array, scale: Array, rows: int,
 ) -> tuple[Float[Array, "D D"], Float[Array, "D"]]:

@@ -13,6 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from xlingjax.precision import full_precision
+
 NEIGHBOURS = 10  # of CSLS, mutual neighbours and local overlap
 BRIDGED = 3  # other languages among a sentence's neighbours that make it a bridge
 
@@ -59,6 +61,7 @@ class Rows(NamedTuple):
 
 
 @functools.partial(jax.jit, static_argnames=("neighbours",))
+@full_precision
 def alignment(
     states: Float[Array | np.ndarray, "L G n D"], pairings: Int[Array | np.ndarray, "R n"],
     neighbours: int = NEIGHBOURS,
@@ -192,6 +195,7 @@ def shuffled_pairings(
 
 
 @functools.partial(jax.jit, static_argnames=("neighbours", "bridged"))
+@full_precision
 def local_overlap(
     states: Float[Array | np.ndarray, "L G n D"], neighbours: int = NEIGHBOURS, bridged: int = BRIDGED,
 ) -> tuple[Float[Array, "L G"], Float[Array, "L G"], Float[Array, "L G"]]:

@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from xlingjax.precision import full_precision
+
 MOST, SENTENCES_EACH = 100, 5  # principal components at most, and sentences that each needs
 
 
@@ -33,6 +35,7 @@ def components(sentences: int, width: int) -> int:
 
 
 @functools.partial(jax.jit, static_argnames=("count",))
+@full_precision
 def canonical_correlations(
     states: Float[Array | np.ndarray, "L G n D"], pairings: Int[Array | np.ndarray, "R n"], count: int,
 ) -> Correlations:

@@ -6,11 +6,14 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Shaped
 from scipy.stats import binom
 
+from xlingjax.precision import full_precision
+
 AnyArray = Array | np.ndarray
 STEPS = 2000  # of expectation-maximisation; each is a few sums
 
 
 @jax.jit
+@full_precision
 def corrected_shares(
     counts: Shaped[AnyArray, "... V"], confusion: Float[AnyArray, "G V"],
 ) -> Float[Array, "... G"]:

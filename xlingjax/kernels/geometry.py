@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from xlingjax.precision import full_precision
+
 ROGUE = 3  # units whose share of the cosine is counted
 COPY = 1e-6  # squared distance, of the mean squared norm, below which two sentences are one
 
@@ -28,6 +30,7 @@ class Shape(NamedTuple):
 
 
 @jax.jit
+@full_precision
 def shape_of(states: Float[Array | np.ndarray, "L G n D"]) -> Shape:
     """Isotropy and intrinsic dimension of each language at every layer, in one compiled step.
 

@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from xlingjax.errors import InputError
+from xlingjax.precision import full_precision
 
 MEMORY = 8  # pairs that L-BFGS keeps
 RENEWAL = 8  # the iteration before which the start matrix is computed anew
@@ -69,6 +70,7 @@ def fit_probes(
 
 
 @jax.jit
+@full_precision
 def score_probes(
     x: Float[AnyArray, "L S D"], y: Int[AnyArray, "R S"], w: Float[AnyArray, "L R D+1 classes"],
 ) -> tuple[Int[Array, "L R S"], Float[Array, "L R S"]]:
@@ -84,6 +86,7 @@ def score_probes(
 
 
 @jax.jit
+@full_precision
 def probe_gradients(
     x: Float[AnyArray, "L S D"],
     y: Int[AnyArray, "R S"],
@@ -140,6 +143,7 @@ class _Step(NamedTuple):
 
 
 @functools.partial(jax.jit, static_argnums=3)
+@full_precision
 def _fit(x: Array, y: Array, weight: Array, classes: int, l2: Array) -> Array:
     counts = jnp.any(weight != 0, axis=0)[:, None]
     truth = jax.nn.one_hot(y, classes, dtype=x.dtype)  # [R, S, C]

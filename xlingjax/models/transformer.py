@@ -28,6 +28,7 @@ from xlingjax.models.taps import (
     read_edits,
     split_layers,
 )
+from xlingjax.precision import full_precision
 
 Params = Mapping[str, Any]
 
@@ -311,6 +312,7 @@ def extend(
     return hidden, captured, held
 
 
+@full_precision
 def _run(
     params: Params, config: TransformerConfig, tokens: Array, mask: Array, cache: Cache | None, capture: Capture,
     edits: Edits | None, where: Array | None, memory: tuple[Array, Array] | None = None,
@@ -383,6 +385,7 @@ def normalised(
     return nnx.merge(skeleton(config, "norm"), params.get("norm", {}))(resid)
 
 
+@full_precision
 def unembed(
     params: Params, config: TransformerConfig, hidden: Float[Array, "... D"]
 ) -> Float[Array, "... V"]:

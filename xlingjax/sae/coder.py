@@ -24,6 +24,7 @@ from flax import nnx
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from xlingjax.errors import InputError
+from xlingjax.precision import full_precision
 from xlingjax.sae.config import THRESHOLD_KINDS, DictionaryConfig
 from xlingjax.sae.selecting import largest
 
@@ -116,6 +117,7 @@ def init_dictionary(config: DictionaryConfig, key: PRNGKeyArray) -> dict[str, An
     return nnx.to_pure_dict(nnx.state(Coder(config, nnx.Rngs(key))))
 
 
+@full_precision
 def encode(params: Params, config: DictionaryConfig, x: Float[Array, "... D"]) -> Float[Array, "... M"]:
     """The latents of activations, as the finished dictionary has them.
 
@@ -127,6 +129,7 @@ def encode(params: Params, config: DictionaryConfig, x: Float[Array, "... D"]) -
     return coder(params, config)(x)
 
 
+@full_precision
 def decode(
     params: Params, config: DictionaryConfig, f: Float[Array, "... M"], x: Float[Array, "... D"] | None = None,
 ) -> Float[Array, "... E"]:
@@ -134,6 +137,7 @@ def decode(
     return coder(params, config).decode(f, x)
 
 
+@full_precision
 def reconstruct(params: Params, config: DictionaryConfig, x: Float[Array, "... D"]) -> Float[Array, "... E"]:
     """What the dictionary makes of activations."""
     both = coder(params, config)

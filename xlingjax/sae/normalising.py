@@ -7,11 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from xlingjax.precision import full_precision
 from xlingjax.sae.coder import Params
 from xlingjax.sae.config import DictionaryConfig
 
 
 @jax.jit
+@full_precision
 def mean_square(x: Float[Array, "A b D"]) -> Float[Array, "A"]:
     """Mean squared norm of a token's activations, over D."""
     return jnp.square(x).mean(axis=(1, 2))

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
+from xlingjax.precision import full_precision
 from xlingjax.sae.coder import unit_rows
 from xlingjax.sae.config import THRESHOLD_KINDS
 from xlingjax.sae.objectives import Program, Run, latents, loss, reconstruction, tiers
@@ -27,6 +28,7 @@ def first_state(params: Any, program: Program) -> dict[str, Any]:
 
 
 @functools.partial(jax.jit, static_argnames="program", donate_argnums=1)
+@full_precision
 def update(
     program: Program, state: State, runs: Run, x: Float[Array, "A b D"], y: Float[Array, "A b E"] | None,
     rate: Float[Array, ""], penalty: Float[Array, ""], averaging: Array,
@@ -83,6 +85,7 @@ def _update_one(
 
 
 @functools.partial(jax.jit, static_argnames="program", donate_argnums=1)
+@full_precision
 def resample(
     program: Program, state: State, runs: Run, x: Float[Array, "A b D"], y: Float[Array, "A b E"] | None,
     step: Int[Array, ""],

@@ -22,6 +22,7 @@ from xlingjax.errors import InputError
 from xlingjax.models import Model, Splice
 from xlingjax.models.taps import Capture
 from xlingjax.models.transformer import forward, unembed
+from xlingjax.precision import full_precision
 from xlingjax.sae import Dictionary, EditLatents, LatentEdit, encode
 
 
@@ -156,6 +157,7 @@ def _inputs(tokens: Any, mask: Any, where: Any) -> tuple[Array, Array, Array]:
 
 
 @functools.partial(jax.jit, static_argnums=(1, 3, 4, 5))
+@full_precision
 def _attribute(
     params: Any, config: Any, coder: Any, coder_config: Any, place: tuple[str, int], measure: Measure, tokens: Array,
     mask: Array, where: Array, data: Any, shares: Float[Array, "P"],
@@ -182,6 +184,7 @@ def _attribute(
 
 
 @functools.partial(jax.jit, static_argnums=(1, 3, 4, 5))
+@full_precision
 def _exact(
     params: Any, config: Any, coder: Any, coder_config: Any, place: tuple[str, int], measure: Measure, tokens: Array,
     mask: Array, where: Array, data: Any, latents: Int[Array, "J"],

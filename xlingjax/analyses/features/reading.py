@@ -22,6 +22,7 @@ from xlingjax.corpora.words import Treebank
 from xlingjax.errors import InputError
 from xlingjax.models import Model, Splice
 from xlingjax.models.transformer import forward
+from xlingjax.precision import full_precision
 from xlingjax.responses.stepping import run
 from xlingjax.sae import Dictionary, LatentEdit, encode
 from xlingjax.sharding import batch_sharding, batch_shards
@@ -246,6 +247,7 @@ def averages(spans: Int[Array, "B P 2"], length: int) -> Float[Array, "B P T"]:
 
 
 @functools.partial(jax.jit, static_argnums=(1, 2, 3))
+@full_precision
 def _states(
     params: Any, config: Any, place: tuple[str, int], later: tuple[int, ...], edit: Splice | None,
     tokens: Int[Array, "B T"], mask: Bool[Array, "B T"], where: Bool[Array, "B T"], spans: Int[Array, "B P 2"],
@@ -261,6 +263,7 @@ def _states(
 
 
 @functools.partial(jax.jit, static_argnums=(1, 3, 4, 5))
+@full_precision
 def _latents(
     params: Any, config: Any, coder: Any, coder_config: Any, place: tuple[str, int], reduce: Any,
     tokens: Int[Array, "B T"], mask: Bool[Array, "B T"], where: Bool[Array, "B T"],
@@ -276,6 +279,7 @@ def _totals(f: Float[Array, "B T M"], where: Bool[Array, "B T"]) -> tuple[Array,
 
 
 @functools.partial(jax.jit, static_argnums=(1, 2, 3))
+@full_precision
 def _losses(
     params: Any, config: Any, objective: Objective, site: str, edit: Splice, tokens: Int[Array, "B T"],
     mask: Bool[Array, "B T"], where: Bool[Array, "B T"], rows: Any,
