@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tolerances import KERNEL, close
+from tolerances import KERNEL, TWO_PROGRAMS, close
 
 from xlingjax.errors import InputError
 from xlingjax.models import (
@@ -95,8 +95,8 @@ def test_identity_edit_is_no_edit(model, full):
         out = model(TOKENS, MASK, capture=SITES, edits=edits)
         for site in SITES:
             close(np.where(MASK[..., None], out.captured[site], 0),
-                  np.where(MASK[..., None], full.captured[site], 0), 0, site)  # fmt: skip
-        close(out.hidden[MASK], full.hidden[MASK], 0)
+                  np.where(MASK[..., None], full.captured[site], 0), TWO_PROGRAMS, site)  # fmt: skip
+        close(out.hidden[MASK], full.hidden[MASK], TWO_PROGRAMS)
 
 
 @pytest.mark.promise

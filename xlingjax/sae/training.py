@@ -30,6 +30,8 @@ from xlingjax.sae.updating import METRICS, first_state, resample, update
 from xlingjax.training.checkpoints import RunFolder
 from xlingjax.training.loop import Interruption
 
+_median = jax.jit(geometric_median)
+
 
 def train_dictionaries(
     stream: Stream, specs: Sequence[DictionarySpec], settings: TrainSettings | None = None,
@@ -157,7 +159,7 @@ def _starts(stream: Stream, settings: TrainSettings) -> tuple[np.ndarray, np.nda
         scales = np.ones_like(scales)
     assert first is not None
     if settings.start == "median":
-        bias = np.stack([np.asarray(jax.jit(geometric_median)(one / scale)) for one, scale in zip(first, scales[1])])
+        bias = np.stack([np.asarray(_median(one / scale)) for one, scale in zip(first, scales[1])])
     else:
         bias = np.mean(means, axis=0, dtype=np.float64).astype(np.float32) / scales[1][:, None]
     return scales[0], scales[1], bias * np.float32(settings.start != "zero")
