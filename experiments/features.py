@@ -42,7 +42,7 @@ FLAGS = flags.FLAGS
 flags.adopt_module_key_flags(_checkpoints)
 _S, _D = FeatureSettings(), DictionarySettings()
 FEATURES = ("Number", "Tense", "Gender", "Case", "Person", "Polarity")
-EMBEDDED = ("Number", "Tense", "Gender", "Case")
+EMBEDDED = ("Number", "Tense")
 
 flags.DEFINE_string("workdir", "runs/features", "folder of the run; resumes what is there")
 flags.DEFINE_string("treebanks", None, "folder of CoNLL-U files, LANGUAGE.conllu[.xz]; the embedded corpus by default")

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from xlingjax.errors import InputError
@@ -132,9 +133,12 @@ def attribute(
 
 def exact_effects(
     model: Model, dictionary: Dictionary, tokens: Int[Any, "B T"], mask: Bool[Any, "B T"], measure: Measure, data: Any,
-    latents: Int[Any, "J"], where: Bool[Any, "B T"] | None = None,
+    latents: Int[Any, "*B J"], where: Bool[Any, "B T"] | None = None,
 ) -> Float[Array, "J B"]:
     """The measure minus the measure without each of some latents, one forward pass each.
+
+    Args:
+        latents: the same J for all rows, or J of each row; -1 = none.
 
     Raises:
         InputError: the dictionary does not fit the model or writes another site.
@@ -142,7 +146,7 @@ def exact_effects(
     _check(model, dictionary)
     return _exact(
         model.params, model.config, dictionary.params, dictionary.config, (dictionary.site, dictionary.layer), measure,
-        *_inputs(tokens, mask, where), data, jnp.asarray(latents))
+        *_inputs(tokens, mask, where), data, jnp.broadcast_to(latents, (len(tokens), np.shape(latents)[-1])))
 
 
 def _check(model: Model, dictionary: Dictionary) -> None:
@@ -187,13 +191,12 @@ def _attribute(
 @full_precision
 def _exact(
     params: Any, config: Any, coder: Any, coder_config: Any, place: tuple[str, int], measure: Measure, tokens: Array,
-    mask: Array, where: Array, data: Any, latents: Int[Array, "J"],
+    mask: Array, where: Array, data: Any, latents: Int[Array, "B J"],
 ) -> Float[Array, "J B"]:
-    def without(latent: Array) -> Array:
-        scale = 1 - jax.nn.one_hot(latent, coder_config.latents)
-        rows = LatentEdit(scale=scale[None, None])
+    def without(latent: Int[Array, "B"]) -> Array:
+        rows = LatentEdit(scale=1 - jax.nn.one_hot(latent, coder_config.latents)[:, None])
         edits = {place[0]: Splice(EditLatents(coder_config), coder, place[1], rows, where)}
         hidden, captured = forward(params, config, tokens, mask, capture=measure.capture(data), edits=edits)
         return measure(params, config, hidden, captured, data)
 
-    return without(jnp.array(-1)) - jax.lax.map(without, latents)
+    return without(jnp.full(len(tokens), -1)) - jax.lax.map(without, latents.T)
