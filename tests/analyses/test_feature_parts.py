@@ -145,11 +145,11 @@ def test_edits_leave_special_tokens_and_conditions_are_data(parts, world) -> Non
     none, all_ = reader.states(words, reader.silence(np.stack([np.ones(64), np.zeros(64)])))
     np.testing.assert_allclose(none, reader.states(words)[0], atol=1e-6)
     assert np.abs(all_ - none).max() > 0.1
-    before = reading._states._cache_size()
+    before = reading._states_after._cache_size()
     mixed = np.random.default_rng(0).random((5, 64)) < 0.5
     several = reader.states(cells.words[5:60], reader.silence(mixed))
     alone = reader.states(cells.words[5:60], reader.silence(mixed[3:4]))
-    assert reading._states._cache_size() == before, "other words, conditions and their number compile nothing"
+    assert reading._states_after._cache_size() == before, "other words, conditions and their number compile nothing"
     np.testing.assert_allclose(several[3], alone[0], atol=1e-5)
     # "<s>" stands first and is attended to: were it edited too, a later layer would hold something else.
     row = int(world.bank.row[words[0]])
@@ -159,6 +159,15 @@ def test_edits_leave_special_tokens_and_conditions_are_data(parts, world) -> Non
     later = world.model(ids, np.ones(ids.shape, bool), ("resid",), edit).captured["resid"][1, 0]
     inside = np.flatnonzero(world.bank.row[words] == row)
     np.testing.assert_allclose(all_[1, inside], later[reader.first[words[inside]]], atol=1e-5)
+
+
+def test_layers_below_the_edit_are_read_once_and_nothing_changes(parts, world, monkeypatch) -> None:
+    """Conditions that begin at the edit hold what whole passes hold, at every layer."""
+    _, _, cells, reader = parts
+    edit = reader.silence(np.random.default_rng(0).random((3, 64)) < 0.5)
+    begun = reader.states(cells.words[5:60], edit)
+    monkeypatch.setattr(reading, "BEGINS", ())
+    np.testing.assert_allclose(begun, reader.states(cells.words[5:60], edit), atol=1e-5)
 
 
 @pytest.mark.promise

@@ -29,6 +29,7 @@ from xlingjax.sharding import batch_sharding, batch_shards
 from xlingjax.training.objectives import Objective, row_losses
 
 OWN, FINAL = "own", "final"
+BEGINS = ("resid",)  # sites from which the layers above can be run as a model of their own
 
 
 class Activity(NamedTuple):
@@ -134,6 +135,9 @@ class Reader:
         condition = np.repeat(np.arange(conditions), len(sentences))
         plans = self.batches(sentences[sentence])
         at = lambda row: by_row[cuts[sentence[row]]:cuts[sentence[row] + 1]]
+        # Up to the edit all conditions are alike: there they all begin, if the site allows it.
+        once = edit is not None and self.dictionary.site in BEGINS and bool(self.later)
+        begins = self._stream(sentences) if once else {}
 
         def inputs() -> Iterator[tuple[Any, ...]]:
             for bucket, rows in plans:
@@ -142,16 +146,30 @@ class Reader:
                 for i, row in enumerate(rows):
                     if row >= 0:
                         spans[i, :len(at(row))] = np.stack([self.first[words[at(row)]], self.last[words[at(row)]]], 1)
-                yield made.tokens, made.mask, made.where, spans, self._rows(edit, condition, rows)
+                keys = [sentence[row] if row >= 0 else -1 - bucket for row in rows]
+                begun = (np.stack([begins[key] for key in keys]),) if once else ()
+                yield *begun, made.tokens, made.mask, made.where, spans, self._rows(edit, condition, rows)
 
-        step = functools.partial(_states, self.model.params, self.model.config, self._place, tuple(self.later),
-                                 _without_rows(edit))
+        step = functools.partial(_states_after if once else _states, self.model.params, self.model.config, self._place,
+                                 tuple(self.later), _without_rows(edit))
         for (_, rows), (own, later, final) in zip(plans, self._run(step, inputs())):
             found = [own, *later, *([final] if FINAL in self.layers else [])]
             for i, row in enumerate(rows):
                 if row >= 0:
                     for layer, values in enumerate(found):
                         out[condition[row], layer, at(row), :values.shape[-1]] = values[i, :len(at(row))]
+        return out
+
+    def _stream(self, sentences: Int[np.ndarray, "R"]) -> dict[int, np.ndarray]:
+        """Place among the sentences -> the residual stream [T, D] where the dictionary stands; zeros for `-1 - bucket`.
+        """
+        plans = self.batches(sentences)
+        step = functools.partial(_own_stream, self.model.params, self.model.config, self.dictionary.layer)
+        batches = (self.made(bucket, rows, sentences) for bucket, rows in plans)
+        out: dict[int, np.ndarray] = {}
+        for (bucket, rows), h in zip(plans, self._run(step, ((made.tokens, made.mask) for made in batches))):
+            out[-1 - bucket] = np.zeros_like(h[0])
+            out |= {int(row): values for row, values in zip(rows, h) if row >= 0}
         return out
 
     def latents(self, words: Int[np.ndarray, "n"]) -> scipy.sparse.csr_matrix:
@@ -260,6 +278,39 @@ def _states(
     hidden, captured = forward(params, config, tokens, mask, capture=capture,
                                edits=_edits(place[0], edit, rows, where))
     return captured[place[0]][place[1]], [captured["resid"][i] for i in later], mean(hidden)
+
+
+def _given(h: Array, params: Any, rows: Array) -> Array:
+    return rows
+
+
+@functools.partial(jax.jit, static_argnums=(1, 2, 3))
+@full_precision
+def _states_after(
+    params: Any, config: Any, place: tuple[str, int], later: tuple[int, ...], edit: Splice,
+    h: Float[Array, "B T D"], tokens: Int[Array, "B T"], mask: Bool[Array, "B T"], where: Bool[Array, "B T"],
+    spans: Int[Array, "B P 2"], rows: Any,
+) -> tuple[Array, list[Array], Array]:
+    """`_states` from the unedited residual stream at the dictionary's layer on: the layers above, as a model."""
+    weight, first = averages(spans, tokens.shape[1]), place[1] + 1
+    mean = lambda h: jnp.einsum("bpt,btd->bpd", weight, h.astype(jnp.float32))
+    moved = jnp.where((mask & where)[..., None], edit.function(h, edit.params, rows).astype(h.dtype), h)
+    above = {**params, "layers": jax.tree.map(lambda leaf: leaf[first:], params["layers"])}
+    hidden, captured = forward(
+        above, dataclasses.replace(config, layers=config.layers - first), tokens, mask,
+        capture={"resid": lambda h, _: mean(h)}, edits={"embed": Splice(_given, rows=moved)})
+    return mean(moved), [captured["resid"][i - first] for i in later], mean(hidden)
+
+
+@functools.partial(jax.jit, static_argnums=(1, 2))
+@full_precision
+def _own_stream(
+    params: Any, config: Any, layer: int, tokens: Int[Array, "B T"], mask: Bool[Array, "B T"],
+) -> Float[Array, "B T D"]:
+    below = {**params, "layers": jax.tree.map(lambda leaf: leaf[:layer + 1], params["layers"])}
+    _, captured = forward(
+        below, dataclasses.replace(config, layers=layer + 1), tokens, mask, capture={"resid": None})
+    return captured["resid"][layer]
 
 
 @functools.partial(jax.jit, static_argnums=(1, 3, 4, 5))
