@@ -16,6 +16,7 @@ from pathlib import Path
 from absl import flags
 
 from experiments._main import run, run_commands
+from experiments._real import PUD, TEXTS
 from xlingjax.errors import InputError
 
 FLAGS = flags.FLAGS
@@ -25,12 +26,10 @@ flags.DEFINE_string("workdir", "runs/real_text", "folder of all runs; resumes wh
 flags.DEFINE_list("seeds", ["0", "1", "2"], "pre-training seeds, the replicates; two at least")
 flags.DEFINE_integer("steps", 1536, "pre-training steps of 4,096 tokens")
 
-TEXTS = ("opensource_guide", "djangogirls", "global_asp", "udhr")
 TRAINED = ("eng", "deu", "fra", "spa", "rus", "tur", "hin", "ara", "fas")
 LEFT_OUT = "ita"
 FLORES = ("eng_Latn", "deu_Latn", "fra_Latn", "spa_Latn", "ita_Latn", "rus_Cyrl", "tur_Latn", "hin_Deva",
           "arb_Arab", "pes_Arab")
-PUD = ("eng", "deu", "fra", "spa", "ita", "rus", "tur", "hin", "ara")  # PUD has no Persian
 FIRST = 32  # the first trained checkpoint that is traced; before it hardly a weight has moved
 
 
