@@ -57,6 +57,7 @@ class Rows(NamedTuple):
     gram: Float[Array, "n n"]  # of the centred sentences, its diagonal apart
     diagonal: Float[Array, "n"]
     sums: Float[Array, "n"]  # of its rows, without the diagonal
+    own: Float[Array, "2"]  # `_hsic` with itself
     nearest: Int[Array, "n k"]  # neighbours by cosine, without itself
 
 
@@ -108,8 +109,10 @@ def _rows(x: Float[Array, "n D"], mean: Float[Array, "D"], neighbours: int) -> R
     cosine = jnp.where(jnp.eye(len(x), dtype=bool), -jnp.inf, unit @ unit.T)
     diagonal = jnp.square(apart).sum(1)
     gram = jnp.where(jnp.eye(len(x), dtype=bool), 0, apart @ apart.T)
+    sums = gram.sum(1)
     return Rows(near, near @ mean, jnp.linalg.norm(x, axis=1), centre, jnp.sqrt(diagonal), apart / _positive(sd), gram,
-                diagonal, gram.sum(1), jax.lax.top_k(cosine, neighbours)[1])
+                diagonal, sums, _hsic(jnp.square(gram).sum(), (diagonal, diagonal), (sums, sums)),
+                jax.lax.top_k(cosine, neighbours)[1])
 
 
 def _positive(x: Array) -> Array:
@@ -128,11 +131,12 @@ def _pair(
     centred = inner / (_positive(one.spread)[:, None] * _positive(other.spread))
     near = lambda matrix: jax.lax.top_k(matrix, neighbours)[0].mean(1)
     csls = 2 * cosine - near(cosine)[:, None] - near(cosine.T)
-    true = jnp.arange(len(product))
-    scale = jnp.sqrt(_hsic(one, one, true) * _hsic(other, other, true))
+    scale = jnp.sqrt(one.own * other.own)
 
     def under(pairing: Int[Array, "n"]) -> tuple[Array, ...]:
-        similar = _hsic(one, other, pairing) / jnp.where(scale > 0, scale, jnp.nan)
+        met = (one.gram * other.gram[pairing][:, pairing]).sum()
+        similar = _hsic(met, (one.diagonal, other.diagonal[pairing]), (one.sums, other.sums[pairing]))
+        similar = similar / jnp.where(scale > 0, scale, jnp.nan)
         same = jnp.abs((one.units * other.units[pairing]).mean(0)).mean()
         there = {name: _standing(matrix, pairing) for name, matrix in (
             ("raw", cosine), ("centred", centred), ("csls", csls))}
@@ -145,13 +149,18 @@ def _pair(
     return tuple(value.T for value in jax.lax.map(under, pairings))
 
 
-def _hsic(one: Rows, other: Rows, pairing: Int[Array, "n"]) -> Float[Array, "2"]:
-    """Plain and unbiased (Song et al. 2012, eq. 4), each up to a factor; the latter leaves diagonals out."""
-    n = len(pairing)
-    inner = (one.gram * other.gram[pairing][:, pairing]).sum()
-    plain = inner + one.diagonal @ other.diagonal[pairing]
-    sums = one.sums.sum() * other.sums.sum() / ((n - 1) * (n - 2))
-    return jnp.stack([plain, inner + sums - 2 / (n - 2) * (one.sums @ other.sums[pairing])])
+def _hsic(
+    inner: Float[Array, ""], diagonals: tuple[Array, Array], sums: tuple[Array, Array],
+) -> Float[Array, "2"]:
+    """Plain and unbiased (Song et al. 2012, eq. 4), each up to a factor; the latter leaves diagonals out.
+
+    Args:
+        inner: product of the two Gram matrices without their diagonals, summed.
+        sums: of their rows, without the diagonals.
+    """
+    n = len(sums[0])
+    whole = sums[0].sum() * sums[1].sum() / ((n - 1) * (n - 2))
+    return jnp.stack([inner + diagonals[0] @ diagonals[1], inner + whole - 2 / (n - 2) * (sums[0] @ sums[1])])
 
 
 def _standing(similarity: Float[Array, "n n"], pairing: Int[Array, "n"]) -> Int[Array, "2 n"]:
