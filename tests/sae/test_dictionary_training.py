@@ -101,6 +101,17 @@ def test_another_seed_k_penalty_or_rate_compiles_nothing(caplog) -> None:
     assert not [line for line in caplog.messages if "_update" in line or "update)" in line]
 
 
+def test_the_step_compiles_once_though_batches_come_from_a_model(monkeypatch) -> None:
+    """What a model made is on its device for certain, as the state is after a step; before it too, then."""
+    made = stream()
+    plain = made.batch
+    monkeypatch.setattr(made, "batch", lambda step: tuple(
+        None if part is None else jax.device_put(part, jax.devices()[0]) for part in plain(step)))
+    update.clear_cache()
+    train_dictionaries(made, [spec("topk")], settings(steps=3, warm_up=1, decay=1, sparsity_warm_up=1))
+    assert update._cache_size() == 1
+
+
 # Penalties at which the planted directions are what costs least; L1 needs a strong one.
 PLANTED = {"relu": {"sparsity": 3.0}, "gated": {"sparsity": 3.0}, "topk": {"k": 2}, "batch_topk": {"k": 2},
            "matryoshka": {"k": 2}, "jumprelu": {"sparsity": 0.6}}

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
 
 from xlingjax.models.weights.fingerprint import leaf_name
 from xlingjax.sae.config import THRESHOLD_KINDS
@@ -64,10 +64,16 @@ def latents_of_mesh(latents: int, mesh: Mesh | None) -> int:
     return -(-latents // parts) * parts
 
 
-def place(state: Any, kind: str, mesh: Mesh | None) -> Any:
-    """A state of runs on its devices: latents over the axis `model` of the mesh."""
+def place(state: Any, kind: str, mesh: Mesh | None, batch: jax.Array) -> Any:
+    """A state of runs on its devices: latents over the axis `model` of the mesh, without one where the batches lie.
+
+    A state that is on no device for certain would be so after the first step, and the step be compiled again.
+    """
     if mesh is None:
-        return jax.tree.map(jnp.asarray, state)
+        lies, arrays = batch.sharding, jax.tree.map(jnp.asarray, state)
+        if isinstance(lies, NamedSharding):
+            return jax.device_put(arrays, NamedSharding(lies.mesh, PartitionSpec()))
+        return jax.device_put(arrays, lies) if isinstance(lies, SingleDeviceSharding) else arrays
 
     def put(name: str, leaf: Any) -> jax.Array:
         leaf = np.asarray(leaf)

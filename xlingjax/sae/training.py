@@ -179,18 +179,18 @@ class _Training:
     def train(self, show: Callable[[str], None] | None) -> tuple[Dictionary, ...]:
         """Trains from the last saved step to the last one."""
         begun = time.perf_counter()
-        self.stream.batch(0)
+        batch = self.stream.batch(0)[0]
         filling = time.perf_counter() - begun
         scale_in, scale_out, bias = _starts(self.stream, self.settings)
         firsts = [self._first(group, scale_in, scale_out, bias) for group in self.groups]
         for group, first in zip(self.groups, firsts):
-            group.state = place(first, group.program.kind, self.mesh)
+            group.state = place(first, group.program.kind, self.mesh, batch)
         done = None if self.folder is None else self.folder.saved_step()
         if show is not None:
             plan = self._plan(filling)
             show(str(plan) + (f"\nresuming   after step {done:,}" if done is not None else ""))
             for group, first in zip(self.groups, firsts):
-                group.state = place(first, group.program.kind, self.mesh)  # timing has used up the others
+                group.state = place(first, group.program.kind, self.mesh, batch)  # timing has used up the others
         if self.folder is not None:
             if done is not None:
                 state, self.pending = self.folder.load_state(self._states())
