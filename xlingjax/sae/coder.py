@@ -1,6 +1,6 @@
 """From activations to sparse latents and back: every kind of dictionary, as functions of its parameters.
 
-    x_hat = f @ decoder.kernel + decoder.bias (+ x @ skip)        rows of the decoder have norm 1
+    x_hat = f @ decoder.kernel + decoder.bias (+ x @ skip)        rows of a decoder trained here have norm 1
 
 The latents f of x, with z = (x - decoder.bias) @ encoder.kernel + encoder.bias (without the subtraction
 where the config is not `centred`):
