@@ -99,6 +99,15 @@ def test_texts_are_those_of_the_same_edit_made_by_hand(world) -> None:
     assert alone[0][0] == texts[1][1], "a row's text does not depend on the others"
 
 
+def test_prompts_of_any_length_in_small_batches(world) -> None:
+    """The longest prompt is in the first batch only, and texts are those of one large batch."""
+    some = Push(np.array([2]), np.array([50.0]), np.array([0]))
+    prompts = [" ".join(text.split()[:count]) for text, count in zip(world.bank.texts, (4, 1, 2, 1, 3))]
+    small, _ = write(world.model, world.dictionary, prompts, [some], dataclasses.replace(STEER, batch_rows=2))
+    large, _ = write(world.model, world.dictionary, prompts, [some], STEER)
+    assert small == large
+
+
 def inputs(world):
     """Tops, effects and activity as the analysis would find them for the planted carriers."""
     carriers = world.carriers  # of Plur and Past

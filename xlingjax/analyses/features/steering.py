@@ -61,7 +61,7 @@ class SteeringSettings:
     def __post_init__(self) -> None:
         object.__setattr__(self, "scales", tuple(float(scale) for scale in self.scales))
         require_least(self, {"latents": 1, "sharing": 1, "prompts": 1, "prompt_words": 1, "new_tokens": 1,
-                             "batch_rows": 1, "shown": 0, "bootstraps": 20, "seed": 0})
+                             "batch_rows": 2, "shown": 0, "bootstraps": 20, "seed": 0})
         if not self.scales or min(self.scales) <= 0:
             raise InputError(f"scales are {self.scales}; give numbers above 0")
 
@@ -218,11 +218,12 @@ def write(
     width, size = dictionary.config.latents, settings.batch_rows
     where = positions("last", length, settings.new_tokens)
     jobs = [(e, row) for e in range(len(pushes)) for row in range(count)]
+    fill = (0, int(mask.sum(1).argmax()))  # in every batch: all have the slots of the longest prompt, and one program
     out = [[""] * count for _ in pushes]
     nats = np.zeros((len(pushes), count))
-    for start in range(0, len(jobs), size):
-        part = jobs[start:start + size]
-        filled = part + part[:1] * (size - len(part))  # one shape, so one program
+    for start in range(0, len(jobs), size - 1):
+        part = jobs[start:start + size - 1]
+        filled = part + [fill] * (size - len(part))
         chosen = np.zeros((size, 1, width), bool)
         value = np.zeros((size, 1, width), np.float32)
         for i, (e, _) in enumerate(filled):
