@@ -287,7 +287,7 @@ def _minimise(
 
     zeros = jnp.zeros((runs, width, classes), x.dtype)
     pairs = jnp.zeros((MEMORY, *zeros.shape), x.dtype)
-    flat = jnp.zeros_like(truth)
+    flat = jax.lax.optimization_barrier(jnp.zeros_like(truth))  # or the compiler computes with it, and says it is slow
     value, off = losses(zeros, flat)
     begin = _State(
         jnp.array(0), zeros, flat, value, slope(zeros, off), jnp.zeros((width, width), x.dtype), zeros,
