@@ -220,6 +220,9 @@ def generate(
     if not np.issubdtype(seeds.dtype, np.integer) or seeds.ndim != 1 or (seeds < 0).any():
         raise InputError("seeds must be whole numbers, at least 0, one a row")
     checked = taps.edit_arrays(config, edits or {})
+    watched = [site for site, edit in checked.items() if isinstance(edit, taps.Watch)]
+    if watched:
+        raise InputError(f"the edit of site {watched[0]!r} watches gradients, and generation has none; leave it out")
     rows = _rows(len(tokens), seeds, checked, temperature, top_k, top_p, repetition_penalty)
     tokens, real, seeds = (np.broadcast_to(x, (rows, *x.shape[1:])) for x in (tokens, real, seeds))
     _check_edits(checked, rows, tokens.shape[1] + max_new_tokens)
@@ -298,8 +301,9 @@ def _check_edits(edits: taps.Edits, rows: int, slots: int) -> None:
             if array is not None and array.ndim == 4 and array.shape[2] != 1:
                 raise InputError(f"{field} of the edit of site {site!r} has {array.shape[2]} tokens; while generating "
                                  "an edit is the same at every token it reaches, give 1")
-        if edit.where is not None and edit.where.shape not in ((rows, slots), (1, slots)):
-            raise InputError(f"where of the edit of site {site!r} is of shape {edit.where.shape}; give bool of "
+        where = getattr(edit, "where", None)
+        if where is not None and where.shape not in ((rows, slots), (1, slots)):
+            raise InputError(f"where of the edit of site {site!r} is of shape {where.shape}; give bool of "
                              f"[{rows} or 1, {slots}], the slots of prompt and new tokens")
 
 

@@ -175,7 +175,7 @@ def _run(
     hidden, captured = forward(
         params, config, tokens, mask, capture=capture, edits=edits, where=where
     )
-    reached = {s: mask if edit.where is None else mask & edit.where for s, edit in edits.items()}
+    reached = {s: mask if getattr(edit, "where", None) is None else mask & edit.where for s, edit in edits.items()}
     return hidden, captured, {site: real.sum(axis=1) for site, real in reached.items()}
 
 

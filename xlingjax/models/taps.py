@@ -105,7 +105,29 @@ class Splice:
     where: Any = None
 
 
-Edits = Mapping[str, Edit | Splice]
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Watch:
+    """`h' = function(h, read, sums, rows)` in every layer of a site; what it returns has to equal `h`.
+
+    For statistics of gradients: `function` is an identity whose backward pass (`jax.custom_vjp`) says what the gradient
+    in `sums` is, and it may be any function of the gradient in `h` and of what another site held. The gradient of a
+    loss in `sums`, zeros, is then that statistic of every layer, and no gradient of a token is ever kept.
+
+    Args:
+        function: (h [B, T, F], read [B, T, E], sums, rows) -> [B, T, F], of a module or a frozen dataclass.
+        reads: a site of the same layer that is computed before.
+        sums: pytree of arrays [L, ...], of which a layer gets its own.
+        rows: pytree of arrays, the same for all layers.
+    """
+
+    function: Callable[[Array, Array, Any, Any], Array] = dataclasses.field(metadata={"static": True})
+    reads: str = dataclasses.field(metadata={"static": True})
+    sums: Any = None
+    rows: Any = None
+
+
+Edits = Mapping[str, Edit | Splice | Watch]
 
 
 def check_sites(config: TransformerConfig, sites: Iterable[str]) -> None:
@@ -146,12 +168,15 @@ def read_capture(config: TransformerConfig, capture: Capture) -> dict[str, Reduc
     return wanted
 
 
-def edit_arrays(config: TransformerConfig, edits: Edits) -> dict[str, Edit | Splice]:
+def edit_arrays(config: TransformerConfig, edits: Edits) -> dict[str, Edit | Splice | Watch]:
     """The edits with every field an array (lists are none); `InputError` for an unknown site."""
     check_sites(config, edits)
-    out: dict[str, Edit | Splice] = {}
+    out: dict[str, Edit | Splice | Watch] = {}
     for site, edit in edits.items():
-        if isinstance(edit, Splice):
+        if isinstance(edit, Watch):
+            _check_watch(config, site, edit)
+            out[site] = jax.tree.map(jnp.asarray, edit)
+        elif isinstance(edit, Splice):
             _check_splice(config, site, edit)
             out[site] = jax.tree.map(jnp.asarray, edit)
         elif isinstance(edit, Edit):
@@ -172,6 +197,14 @@ def _check_splice(config: TransformerConfig, site: str, splice: Splice) -> None:
             f"layer of the splice of site {site!r} is {splice.layer!r}; give a whole number from 0 to {layers - 1}")
 
 
+def _check_watch(config: TransformerConfig, site: str, watch: Watch) -> None:
+    names = list(site_shapes(config))
+    check_sites(config, [watch.reads])
+    if "embed" in (site, watch.reads) or names.index(watch.reads) >= names.index(site):
+        raise InputError(
+            f"the watch of site {site!r} reads {watch.reads!r}; give a site of the layers that is computed before it")
+
+
 def _fields(edit: Edit) -> dict[str, Any]:
     return {field.name: getattr(edit, field.name) for field in dataclasses.fields(edit)}
 
@@ -185,7 +218,7 @@ def read_edits(
 ) -> dict[str, dict[str, Any]]:
     """Site -> field -> array `[L|1, B|1, T|1, F|1]` of what is present, `where` among it.
 
-    A splice is the field "splice" itself beside "on", bool `[L, 1, 1, 1]`, its layer.
+    A splice is the field "splice" itself beside "on", bool `[L, 1, 1, 1]`, its layer; a watch is "watch" beside "sums".
 
     Errors: `InputError` for an unknown site, a shape or type that does not fit, a mask alone.
     """
@@ -194,6 +227,9 @@ def read_edits(
     for site, edit in edit_arrays(config, edits or {}).items():
         if site == "attn.pattern":
             raise InputError("site 'attn.pattern' cannot be edited; edit 'attn.heads' or 'attn.v'")
+        if isinstance(edit, Watch):
+            read[site] = {"watch": edit, "sums": edit.sums}
+            continue
         if isinstance(edit, Splice):
             layers, units = shapes[site]
             read[site] = {"splice": edit, "on": (jnp.arange(layers) == edit.layer).reshape(-1, 1, 1, 1)}
@@ -234,22 +270,27 @@ def split_layers(edits: Mapping[str, Mapping[str, Any]]) -> tuple[dict, dict]:
 
     The former are scanned over: closing over them would cost their gradient L times its size.
     """
-    varies = lambda name, x: name != "splice" and x.shape[0] > 1
+    whole = ("splice", "watch")  # no arrays
+    varies = lambda name, x: name == "sums" or (name not in whole and x.shape[0] > 1)
     by_layer = {
         site: {name: x for name, x in fields.items() if varies(name, x)}
         for site, fields in edits.items()
     }
     shared = {
-        site: {name: x if name == "splice" else x[0] for name, x in fields.items() if not varies(name, x)}
+        site: {name: x if name in whole else x[0] for name, x in fields.items() if not varies(name, x)}
         for site, fields in edits.items()
     }
     return by_layer, shared
 
 
 def apply_edit(
-    h: Float[Array, "B T F"], fields: Mapping[str, Any], mask: Bool[Array, "B T"]
+    h: Float[Array, "B T F"], fields: Mapping[str, Any], mask: Bool[Array, "B T"],
+    seen: Mapping[str, Array] | None = None,
 ) -> Float[Array, "B T F"]:
-    """One site of one layer after its edit; `fields` without their layer axis."""
+    """One site of one layer after its edit; `fields` without their layer axis, `seen` what watched sites read."""
+    if "watch" in fields:
+        watch = fields["watch"]
+        return watch.function(h, (seen or {})[watch.reads], fields["sums"], watch.rows)
     new = h
     if "splice" in fields:
         splice = fields["splice"]
@@ -286,10 +327,14 @@ class Taps:
     ):
         self.capture, self.edits, self.mask, self.where = capture, edits, mask, where
         self.captured: dict[str, Any] = {}
+        self.read = {fields["watch"].reads for fields in edits.values() if "watch" in fields}
+        self.seen: dict[str, Array] = {}
 
     def __call__(self, site: str, h: Array) -> Array:
         if site in self.edits:
-            h = apply_edit(h, self.edits[site], self.mask)
+            h = apply_edit(h, self.edits[site], self.mask, self.seen)
+        if site in self.read:
+            self.seen[site] = h
         if site in self.capture:
             self.captured[site] = reduce_tokens(h, self.mask, self.where, self.capture[site])
         return h

@@ -1,7 +1,6 @@
 """Causal and masked language modelling: the loss of each row of a batch."""
 
 import dataclasses
-from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +8,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from xlingjax.errors import InputError
 from xlingjax.models.config import TransformerConfig
-from xlingjax.models.taps import Edit, Splice
+from xlingjax.models.taps import Edits
 from xlingjax.models.transformer import forward, unembed
 
 OBJECTIVES = ("causal", "masked")
@@ -48,7 +47,7 @@ def row_losses(
     tokens: Int[Array, "B T"],
     mask: Bool[Array, "B T"],
     key: Key[Array, ""],
-    edits: Mapping[str, Edit | Splice] | None = None,
+    edits: Edits | None = None,
     targets: Bool[Array, "B T"] | None = None,
 ) -> tuple[Float[Array, " B"], Int[Array, " B"]]:
     """Summed cross-entropy in nats of each row's targets, and how many targets it has.

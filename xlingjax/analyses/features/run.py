@@ -147,7 +147,7 @@ def trace_features(
 
     def tell(number: int, source: Source, made: Mapping[str, xr.Dataset]) -> None:
         fvu = float(made["dictionary"]["fvu"].sel(language=ALL))
-        shared = float(made["universality"]["share"].isel(k=-1).mean())
+        shared = float(made["universality"]["share"].sel(k=settings.k, method="nearest").mean())
         say(f"{number + 1}/{len(sources)} {source.label}: variance unexplained {fvu:.3f}, of the tops {shared:.2f} in "
             "two languages or more")
 

@@ -1,6 +1,7 @@
 """What an analysis of grammatical features found, in sentences."""
 
 import json
+import math
 
 import numpy as np
 import xarray as xr
@@ -116,10 +117,15 @@ def _steering(found: xr.Dataset) -> list[str]:
             continue
         low, high = (one[f"d_wanted_{end}"].sel(condition=shared) for end in ("low", "high"))
         up, down = int((low > 0).sum()), int((high < 0).sum())
-        mean = lambda name, condition, one=one: float(one[name].sel(condition=condition).mean())
+        said = {(name, condition): _said(float(one[name].sel(condition=condition).mean()), form)
+                for name, form in (("d_wanted", "+.3f"), ("unwanted", ".3f")) for condition in (shared, matched)}
         lines.append(
             f"{change}: with latents of other languages ({shared}) the share of wanted words changes by "
-            f"{mean('d_wanted', shared):+.3f} on average over {int(known.sum())} languages (intervals above zero in "
-            f"{up}, below in {down}), by {mean('d_wanted', matched):+.3f} with random latents; the largest other "
-            f"change is {mean('unwanted', shared):.3f} ({mean('unwanted', matched):.3f}).")
+            f"{said['d_wanted', shared]} on average over {int(known.sum())} languages (intervals above zero in "
+            f"{up}, below in {down}); with random latents by {said['d_wanted', matched]}. The largest other change: "
+            f"{said['unwanted', shared]}, with random latents {said['unwanted', matched]}.")
     return lines
+
+
+def _said(value: float, form: str) -> str:
+    return "an unknown amount, as texts have no word that the judge knows" if math.isnan(value) else f"{value:{form}}"
