@@ -58,14 +58,14 @@ def row_losses(
     if objective.kind == "causal":
         hidden, _ = forward(params, config, tokens, mask, edits=edits)
         counted = mask if targets is None else mask & targets
-        return _cross_entropy(
+        return label_losses(
             params, config, hidden[:, :-1], tokens[:, 1:], counted[:, 1:] & mask[:, :-1]
         )
     shown, positions, counted = hide_tokens(key, tokens, mask, objective, config.vocab_size)
     hidden, _ = forward(params, config, shown, mask, edits=edits)
     hidden = jnp.take_along_axis(hidden, positions[..., None], axis=1)
     hid = jnp.take_along_axis(tokens, positions, axis=1)
-    return _cross_entropy(params, config, hidden, hid, counted)
+    return label_losses(params, config, hidden, hid, counted)
 
 
 def hide_tokens(
@@ -105,7 +105,7 @@ def hide_tokens(
     return shown, positions, counted
 
 
-def _cross_entropy(
+def label_losses(
     params: dict,
     config: TransformerConfig,
     hidden: Float[Array, "B P D"],

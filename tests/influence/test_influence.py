@@ -1,0 +1,212 @@
+"""P16: influence is right: statistics as gradients written out, inverses as dense ones, parts as wholes."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from tolerances import GRADIENT, close
+
+from xlingjax.corpora.tokenising import Tokens
+from xlingjax.errors import InputError
+from xlingjax.influence import factors as fitting
+from xlingjax.influence.factors import FactorSettings, eigenbases, fit_factors
+from xlingjax.influence.losses import sequence_losses
+from xlingjax.influence.matrices import matrices, weight
+from xlingjax.influence.scoring import by_token, pairwise, self_influence, sequence_gradients
+from xlingjax.models import Edit, Model, TransformerConfig, init_params
+
+pytestmark = pytest.mark.promise
+PLAIN = TransformerConfig(vocab_size=13, layers=2, width=6, heads=2, mlp_width=10)
+CONFIGS = {
+    "plain": PLAIN,
+    "gated, no biases": dataclasses.replace(PLAIN, gated=True, mlp_bias=False, attention_bias=False),
+    "apart": dataclasses.replace(PLAIN, fused=""),
+}
+
+
+def model_of(config: TransformerConfig) -> Model:
+    params = init_params(config, jax.random.key(0))
+    grown = jax.tree.map(lambda leaf: leaf * 8 if leaf.ndim > 1 else leaf, params)  # or nothing depends on anything
+    return Model(grown, config, fingerprint="tiny")
+
+
+def sequences(count: int = 7, seed: int = 0) -> Tokens:
+    rng = np.random.default_rng(seed)
+    ids = tuple(rng.integers(0, 13, length).astype(np.int32) for length in rng.integers(3, 9, count))
+    return Tokens(ids, tuple(np.zeros(len(one), bool) for one in ids))
+
+
+def written_out(model: Model, ids: np.ndarray, scored: np.ndarray | None = None) -> dict[str, np.ndarray]:
+    """Gradients of one unpadded sequence by `jax.grad` in the parameters themselves."""
+    tokens, mask = jnp.asarray(ids)[None], jnp.ones((1, len(ids)), bool)
+    places = np.append((np.ones(len(ids), bool) if scored is None else scored)[1:], False)[None]
+    loss = lambda params: sequence_losses(params, model.config, tokens, mask, jnp.roll(tokens, -1, 1), places).sum()
+    slopes = jax.grad(loss)(model.params)
+    groups = ("attention", "mlp")
+    return {m.name: np.asarray(weight(slopes["layers"], m)) for m in matrices(model.config, groups)}
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_gradients_of_sequences_are_those_of_the_parameters(name: str) -> None:
+    """Padded, in one batch, all at once, against each alone without padding."""
+    model, tokens = model_of(CONFIGS[name]), sequences()
+    chosen = matrices(model.config, ("attention", "mlp"))
+    scored = [np.arange(len(ids)) >= len(ids) // 2 for ids in tokens.ids]
+    for given in (None, scored):
+        found = sequence_gradients(model, chosen, tokens, given)
+        for row, ids in enumerate(tokens.ids):
+            wanted = written_out(model, ids, None if given is None else given[row])
+            for matrix in chosen:
+                scale = np.abs(wanted[matrix.name]).max()
+                assert scale > 1e-3, matrix.name
+                close(found[matrix.name][row] / scale, wanted[matrix.name] / scale, GRADIENT, matrix.name)
+
+
+def test_factors_are_means_over_tokens_and_sequences() -> None:
+    """With true labels; A and S from sites and from gradients in additive edits, Lambda from whole gradients."""
+    model, tokens = model_of(PLAIN), sequences()
+    made = fit_factors(model, tokens, FactorSettings(labels="true", diagonal=True, batch_tokens=20, parts=3))
+    (up, down) = made.matrices
+    inputs, outputs, total = np.zeros((2, 7, 7)), np.zeros((2, 10, 10)), 0
+    squares = np.zeros((2, 7, 10))
+    plain = np.zeros((2, 7, 10))
+    left, right = made.left[up.name], made.right[up.name]
+    for ids in tokens.ids:
+        row, mask = jnp.asarray(ids)[None], jnp.ones((1, len(ids)), bool)
+        places = np.append(np.ones(len(ids) - 1, bool), False)[None]
+        a = np.asarray(model(row, mask, ("mlp.in",)).captured["mlp.in"])[:, 0]
+        a = np.concatenate([a, np.ones((*a.shape[:2], 1))], -1)
+
+        def loss(add, row=row, mask=mask, places=places):
+            return sequence_losses(model.params, PLAIN, row, mask, jnp.roll(row, -1, 1), places,
+                                   {"mlp.up": Edit(add=add)}).sum()
+
+        g = np.asarray(jax.grad(loss)(jnp.zeros((2, 1, len(ids), 10))))[:, 0]
+        inputs += np.einsum("lti,ltj->lij", a[:, :-1], a[:, :-1])
+        outputs += np.einsum("lti,ltj->lij", g[:, :-1], g[:, :-1])
+        total += len(ids) - 1
+        slope = written_out(model, ids)[up.name]
+        squares += np.square(np.swapaxes(left, 1, 2) @ slope @ right)
+        plain += np.square(slope)
+    assert (made.tokens, made.sequences) == (total, len(tokens))
+    rebuilt = lambda vectors, values: vectors * values[:, None] @ np.swapaxes(vectors, 1, 2)
+    close(rebuilt(left, made.alpha[up.name]), inputs / total, 1e-4)
+    close(rebuilt(right, made.sigma[up.name]), outputs / total, 1e-4)
+    scale = np.abs(squares).max() / len(tokens)
+    close(made.squares[up.name] / scale, squares / len(tokens) / scale, 1e-4)
+    close(made.diagonal[up.name] / scale, plain / len(tokens) / scale, 1e-4)
+
+
+def test_the_inverse_is_the_dense_one() -> None:
+    """G written out as a matrix over all weights of a layer, solved by NumPy."""
+    model, tokens = model_of(PLAIN), sequences(20)
+    made = fit_factors(model, tokens, FactorSettings(diagonal=True))
+    gradients = sequence_gradients(model, made.matrices, sequences(3, seed=1))
+    for method, own in (("ekfac", made.squares), ("kfac", made.variances("kfac")), ("diagonal", made.diagonal)):
+        for damping in (None, 0.5):
+            found = made.precondition(gradients, method, damping)
+            for matrix in made.matrices:
+                name = matrix.name
+                for layer in range(2):
+                    basis = np.kron(made.left[name][layer], made.right[name][layer])
+                    basis = np.eye(len(basis)) if method == "diagonal" else basis
+                    held = own[name][layer]
+                    dense = basis @ np.diag(held.reshape(-1)) @ basis.T
+                    dense += np.eye(len(basis)) * (0.1 * held.mean() if damping is None else damping)
+                    wanted = np.linalg.solve(dense, gradients[name][:, layer].reshape(3, -1).T).T
+                    got = found[name][:, layer].reshape(3, -1)
+                    close(got / np.abs(wanted).max(), wanted / np.abs(wanted).max(), 1e-6, f"{method} {name}")
+
+
+def test_ekfac_is_the_exact_inverse_where_gradients_are_products() -> None:
+    """One predicted token a sequence, and a Fisher matrix whose eigenvectors are products: nothing is approximated."""
+    rng = np.random.default_rng(0)
+    a, g = np.linalg.qr(rng.standard_normal((4, 4)))[0], np.linalg.qr(rng.standard_normal((3, 3)))[0]
+    slopes = np.array([np.outer(x, y) * scale for x in a.T for y in g.T for scale in rng.uniform(0.5, 2, 2)])
+    exact = np.einsum("nio,njp->iojp", slopes, slopes).reshape(12, 12) / len(slopes)
+    inputs = np.einsum("nio,njo->ij", slopes, slopes)[None]
+    outputs = np.einsum("nio,nip->op", slopes, slopes)[None]
+    (_, left), (_, right) = eigenbases(inputs), eigenbases(outputs)
+    turned = left[0].T @ slopes @ right[0]
+    query = rng.standard_normal((4, 3))
+    found = fitting._inverse(query[None], 1 / (np.square(turned).mean(0) + 0.1)[None], (left, right))[0]
+    close(found.reshape(-1), np.linalg.solve(exact + 0.1 * np.eye(12), query.reshape(-1)), 1e-9)
+
+
+def test_parts_sum_to_the_whole() -> None:
+    """By layer, matrix and token, of padded and partly scored sequences, against products of whole gradients."""
+    model, tokens, queries = model_of(CONFIGS["gated, no biases"]), sequences(), sequences(3, seed=2)
+    made = fit_factors(model, tokens, FactorSettings(groups=("mlp", "attention")))
+    scored = [np.arange(len(ids)) >= 1 + len(ids) // 3 for ids in tokens.ids]
+    asked = made.precondition(sequence_gradients(model, made.matrices, queries))
+    found = pairwise(model, made.matrices, asked, tokens, scored)
+    slopes = sequence_gradients(model, made.matrices, tokens, scored)
+    wanted = np.stack([np.einsum("qljo,nljo->qnl", asked[m.name], slopes[m.name]) for m in made.matrices], 2)
+    scale = np.abs(wanted).max()
+    close(found / scale, wanted / scale, 1e-5)
+    tokenwise = by_token(model, made.matrices, asked, tokens, scored)
+    for row, ids in enumerate(tokens.ids):
+        assert tokenwise[row].shape == (3, len(ids))
+        close(tokenwise[row].sum(1) / scale, wanted[:, row].sum((1, 2)) / scale, 1e-5)
+
+
+def test_self_influence_is_a_sequences_influence_on_itself() -> None:
+    model, tokens = model_of(PLAIN), sequences()
+    made = fit_factors(model, tokens, FactorSettings())
+    for method in ("ekfac", "kfac"):
+        asked = made.precondition(sequence_gradients(model, made.matrices, tokens), method)
+        whole = pairwise(model, made.matrices, asked, tokens).sum((2, 3))
+        found = self_influence(model, made, tokens, method=method)
+        close(found / whole.max(), np.diag(whole) / whole.max(), 1e-5)
+        assert (found > 0).all()
+
+
+def test_a_workdir_keeps_parts_and_refuses_other_factors(tmp_path, monkeypatch) -> None:
+    model, tokens = model_of(PLAIN), sequences(30)
+    settings = FactorSettings(batch_tokens=16, parts=4)
+    whole = fit_factors(model, tokens, settings)
+    real, calls = fitting._sums, []
+
+    def dies(*args):
+        calls.append(1)
+        if len(calls) == 6:
+            raise KeyboardInterrupt
+        return real(*args)
+
+    monkeypatch.setattr(fitting, "_sums", dies)
+    with pytest.raises(KeyboardInterrupt):
+        fit_factors(model, tokens, settings, tmp_path)
+    monkeypatch.setattr(fitting, "_sums", lambda *args: calls.append(1) or real(*args))
+    calls.clear()
+    again = fit_factors(model, tokens, settings, tmp_path)
+    assert len(calls) == 3, "parts that were finished are read"
+    for name, values in whole.squares.items():
+        np.testing.assert_array_equal(values, again.squares[name])
+    with pytest.raises(InputError, match="seed"):
+        fit_factors(model, tokens, dataclasses.replace(settings, seed=1), tmp_path)
+
+
+def test_blocks_of_covariances() -> None:
+    covariance = np.cov(np.random.default_rng(0).standard_normal((6, 40)))[None]
+    _, vectors = eigenbases(covariance, 2)
+    assert (vectors[0, :3, 3:] == 0).all() and (vectors[0, 3:, :3] == 0).all()
+    close(vectors[0] @ vectors[0].T, np.eye(6), 1e-12)
+
+
+def test_bad_input_is_named() -> None:
+    model, tokens = model_of(PLAIN), sequences()
+    made = fit_factors(model, tokens, FactorSettings())
+    with pytest.raises(InputError, match="another|is of|model"):
+        made.require(dataclasses.replace(model, fingerprint="other"))
+    with pytest.raises(InputError, match="completion"):
+        sequence_gradients(model, made.matrices, tokens, [np.zeros(len(ids), bool) for ids in tokens.ids])
+    with pytest.raises(InputError, match="diagonal"):
+        made.variances("diagonal")
+    with pytest.raises(InputError, match="not finite"):
+        eigenbases(np.full((1, 2, 2), np.nan))
+    with pytest.raises(InputError, match="decoder"):
+        fit_factors(dataclasses.replace(model, config=dataclasses.replace(PLAIN, causal=False)), tokens)
+    with pytest.raises(InputError, match="groups"):
+        matrices(PLAIN, ("heads",))

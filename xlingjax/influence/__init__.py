@@ -1,0 +1,8 @@
+"""Influence of training sequences on what a model says, by EK-FAC."""
+
+from xlingjax.influence.factors import Factors, FactorSettings, fit_factors
+from xlingjax.influence.matrices import Matrix, matrices
+from xlingjax.influence.scoring import by_token, pairwise, self_influence, sequence_gradients
+
+__all__ = ["FactorSettings", "Factors", "Matrix", "by_token", "fit_factors", "matrices", "pairwise", "self_influence",
+           "sequence_gradients"]

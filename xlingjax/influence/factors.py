@@ -1,0 +1,299 @@
+"""EK-FAC factors of a model's training loss: the eigenbases of inputs and gradients, and variances in them.
+
+    A = E[a a^T], S = E[g g^T] over scored tokens     = P diag(alpha) P^T, R diag(sigma) R^T
+    Lambda = E[(P^T dW R)^2] over sequences           (George et al. 2018; Grosse et al. 2023, section 2.2.3)
+    G^-1 V ~ P [(P^T V R) / (Lambda + lambda)] R^T,   lambda = 0.1 mean(Lambda) of the matrix
+
+dW is the gradient of the summed loss of a whole sequence, with labels drawn from the model.
+"""
+
+import dataclasses
+import functools
+import io
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from xlingjax.corpora.batching import Batch, make_batch, plan_batches
+from xlingjax.corpora.tokenising import Tokens
+from xlingjax.errors import InputError, require_least
+from xlingjax.files import claim, write_whole
+from xlingjax.influence.losses import LABELS, sampled_labels, scored_places, statistics
+from xlingjax.influence.matrices import Matrix, matrices
+from xlingjax.models import Model
+from xlingjax.precision import full_precision
+from xlingjax.progress import progress
+from xlingjax.responses.jobs import params_fingerprint, tokens_fingerprint
+
+DAMPING = 0.1  # of the mean variance of a matrix
+METHODS = ("ekfac", "kfac", "diagonal", "dot")
+
+
+@dataclasses.dataclass(frozen=True)
+class FactorSettings:
+    """Everything that decides factors beside model and corpus.
+
+    Attributes:
+        groups: of `matrices`.
+        labels: "sampled" from the model, or "true" next tokens (then it is the empirical Fisher).
+        blocks: diagonal blocks that covariances are cut into; several make eigenbases of wide matrices affordable.
+        diagonal: whether variances of single weights are held too, for the method "diagonal".
+        batch_tokens: of a batch. parts: of the corpus, after each of which the sums are kept.
+        seed: of labels.
+    """
+
+    groups: tuple[str, ...] = ("mlp",)
+    labels: str = "sampled"
+    blocks: int = 1
+    diagonal: bool = False
+    batch_tokens: int = 4096
+    parts: int = 8
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "groups", tuple(self.groups))
+        if self.labels not in LABELS:
+            raise InputError(f"labels are {self.labels!r}; choose among {', '.join(LABELS)}")
+        require_least(self, {"blocks": 1, "batch_tokens": 1, "parts": 1, "seed": 0})
+
+
+@dataclasses.dataclass(frozen=True)
+class Factors:
+    """What `fit_factors` makes; arrays by name of a matrix, each leading with the layers.
+
+    Attributes:
+        left, right: eigenbases P [L, J, J] and R [L, O, O], columns in rising order.
+        alpha, sigma: their eigenvalues [L, J] and [L, O].
+        squares: Lambda [L, J, O]. diagonal: E[dW^2] [L, J, O], or empty.
+        tokens, sequences: that they are means over.
+        model: fingerprint of the weights. described: settings and corpus.
+    """
+
+    matrices: tuple[Matrix, ...]
+    left: Mapping[str, np.ndarray]
+    right: Mapping[str, np.ndarray]
+    alpha: Mapping[str, np.ndarray]
+    sigma: Mapping[str, np.ndarray]
+    squares: Mapping[str, np.ndarray]
+    diagonal: Mapping[str, np.ndarray]
+    tokens: int
+    sequences: int
+    model: str
+    described: Mapping[str, Any]
+
+    def require(self, model: Model) -> None:
+        """`InputError` where the factors are of another model."""
+        own = model.fingerprint or params_fingerprint(model.params)
+        if own != self.model:
+            raise InputError(f"these factors are of the model {self.model[:12]}, and {model.name or 'this one'} is "
+                             f"{own[:12]}; fit factors for it")
+
+    def variances(self, method: str) -> dict[str, Float[np.ndarray, "L J O"]]:
+        """Variances of a sequence's gradient, in the basis of the method; "dot" has none."""
+        if method == "ekfac":
+            return dict(self.squares)
+        if method == "kfac":  # tokens as independent: a sequence sums tokens / sequences of them
+            each = self.tokens / max(self.sequences, 1)
+            return {name: each * alpha[:, :, None] * self.sigma[name][:, None] for name, alpha in self.alpha.items()}
+        if method == "diagonal":
+            if not self.diagonal:
+                raise InputError("these factors hold no diagonal; fit them with diagonal=True")
+            return dict(self.diagonal)
+        raise InputError(f"method {method!r} has no variances; choose among {', '.join(METHODS[:-1])}")
+
+    def precondition(
+        self, gradients: Mapping[str, Float[np.ndarray, "*q L J O"]], method: str = "ekfac",
+        damping: float | None = None,
+    ) -> dict[str, Float[np.ndarray, "*q L J O"]]:
+        """G^-1 times gradients, by one of `METHODS`.
+
+        Args:
+            damping: lambda, the same for all matrices; by default `DAMPING` times the mean variance of each.
+        """
+        if method == "dot":
+            return {name: np.asarray(one) for name, one in gradients.items()}
+        made = {}
+        for name, variance in self.variances(method).items():
+            mean = variance.mean((1, 2), keepdims=True)
+            weight = 1 / (variance + (DAMPING * mean if damping is None else damping))
+            bases = () if method == "diagonal" else (self.left[name], self.right[name])
+            made[name] = _inverse(np.asarray(gradients[name]), weight, bases)
+        return made
+
+
+def _inverse(gradient: np.ndarray, weight: np.ndarray, bases: tuple[np.ndarray, ...]) -> np.ndarray:
+    if not bases:
+        return gradient * weight
+    left, right = bases
+    turned = np.swapaxes(left, -1, -2) @ gradient @ right
+    return left @ (turned * weight) @ np.swapaxes(right, -1, -2)
+
+
+def fit_factors(
+    model: Model, tokens: Tokens, settings: FactorSettings | None = None, workdir: str | Path | None = None, *,
+    scored: tuple[np.ndarray, ...] | None = None, show: bool | None = None,
+) -> Factors:
+    """Factors of a decoder's loss on a corpus; with a workdir, killed and called again, it goes on where it was.
+
+    Args:
+        tokens: the corpus, each sentence a training sequence.
+        scored: S x bool[t], tokens whose prediction is part of the loss; all by default.
+
+    Raises:
+        InputError: the model is no decoder, the corpus scores nothing, a covariance is not finite, or the workdir holds
+            other factors.
+    """
+    settings = settings or FactorSettings()
+    if not model.config.causal or not model.config.head:
+        raise InputError(f"model {model.name!r} is no decoder with a head, so it has no loss on text")
+    counted = sum(int(_of(scored, row, ids)[1:].sum()) for row, ids in enumerate(tokens.ids))
+    if not counted:
+        raise InputError("the corpus has no token that is predicted; give sequences of two tokens or more")
+    identity = {"settings": dataclasses.asdict(settings) | {"groups": list(settings.groups)},
+                "model": model.fingerprint or params_fingerprint(model.params), "corpus": tokens_fingerprint(tokens)}
+    if workdir is None:
+        return _fit(model, tokens, scored, counted, settings, identity, None, show)
+    with claim(Path(workdir), identity, "factors") as folder:
+        return _fit(model, tokens, scored, counted, settings, identity, folder, show)
+
+
+def _of(scored: tuple[np.ndarray, ...] | None, row: int, ids: np.ndarray) -> np.ndarray:
+    return np.ones(len(ids), bool) if scored is None else scored[row]
+
+
+def _fit(
+    model: Model, tokens: Tokens, scored: tuple[np.ndarray, ...] | None, counted: int, settings: FactorSettings,
+    identity: dict[str, Any], folder: Path | None, show: bool | None,
+) -> Factors:
+    own = matrices(model.config, settings.groups)
+    where = tuple(_of(scored, row, ids) for row, ids in enumerate(tokens.ids))
+    batches = [make_batch(tokens, plan, where) for plan in plan_batches(tokens.lengths, settings.batch_tokens)]
+    parts = [part for part in np.array_split(np.arange(len(batches)), settings.parts) if len(part)]
+    layers, sequences = model.config.layers, len(tokens)
+
+    def summed(label: str, watched: Callable[[], Mapping[Matrix, tuple[str, Any]]]) -> dict[str, np.ndarray]:
+        total: dict[str, np.ndarray] = {}
+        with progress(total=len(batches), label=label, unit="batches", show=show) as bar:
+            for number, part in enumerate(parts):
+                path = None if folder is None else folder / label / f"{number:04d}.npz"
+                found = _read(path)
+                if found is None:
+                    found = _sums(model, watched(), [batches[i] for i in part], part, settings)
+                    _write(path, found)
+                total = {name: total.get(name, 0) + value for name, value in found.items()}
+                bar.update(len(part))
+        return total
+
+    zeros = lambda *shape: jnp.zeros((layers, *shape), jnp.float32)
+    sums = summed("covariances", lambda: {
+        m: ("covariances", {"inputs": zeros(m.rows, m.rows), "outputs": zeros(m.outputs, m.outputs)}) for m in own})
+    bases = _kept(folder, "bases", lambda: {
+        f"{m.name} {side} {what}": value for m in own
+        for side, key in (("left", "inputs"), ("right", "outputs"))
+        for what, value in zip(("values", "vectors"), eigenbases(sums[f"{m.name} {key}"] / counted, settings.blocks,
+                                                                 f"{key} of {m.name}"))})
+    held = lambda side, what: {m.name: bases[f"{m.name} {side} {what}"] for m in own}
+    left, right = held("left", "vectors"), held("right", "vectors")
+    squares = summed("variances", lambda: {
+        m: ("squares", {"squares": zeros(m.rows, m.outputs), "left": jnp.asarray(left[m.name], jnp.float32),
+                        "right": jnp.asarray(right[m.name], jnp.float32)}) for m in own})
+    diagonal = {} if not settings.diagonal else summed("diagonal", lambda: {
+        m: ("squares", {"squares": zeros(m.rows, m.outputs),
+                        "left": jnp.tile(jnp.eye(m.rows), (layers, 1, 1)),
+                        "right": jnp.tile(jnp.eye(m.outputs), (layers, 1, 1))}) for m in own})
+    mean = lambda found: {m.name: found[f"{m.name} squares"] / sequences for m in own} if found else {}
+    return Factors(own, left, right, held("left", "values"), held("right", "values"), mean(squares), mean(diagonal),
+                   counted, sequences, identity["model"], identity)
+
+
+def _sums(
+    model: Model, watched: Mapping[Matrix, tuple[str, Any]], batches: list[Batch], numbers: np.ndarray,
+    settings: FactorSettings,
+) -> dict[str, np.ndarray]:
+    """Statistics of some batches, summed in float64; "name statistic" -> array."""
+    kinds = tuple((matrix, kind) for matrix, (kind, _) in watched.items())
+    sums = {matrix.name: given for matrix, (_, given) in watched.items()}
+    wanted = {"covariances": ("inputs", "outputs"), "squares": ("squares",)}
+    total: dict[str, np.ndarray] = {}
+    for number, batch in zip(numbers.tolist(), batches):
+        found = _statistics(model.params, model.config, kinds, settings.labels, sums, batch.tokens, batch.mask,
+                            batch.where, np.uint32(number), np.uint32(settings.seed))
+        for matrix, kind in kinds:
+            for key in wanted[kind]:
+                name = f"{matrix.name} {key}"
+                total[name] = total.get(name, 0) + np.asarray(found[matrix.name][key], np.float64)
+    return total
+
+
+@functools.partial(jax.jit, static_argnums=(1, 2, 3))
+@full_precision
+def _statistics(
+    params: Any, config: Any, kinds: tuple[tuple[Matrix, str], ...], labels: str, sums: Any, tokens: Int[Array, "B T"],
+    mask: Bool[Array, "B T"], scored: Bool[Array, "B T"], number: Int[Array, ""], seed: Int[Array, ""],
+) -> dict[str, dict[str, Array]]:
+    places = scored_places(scored, mask)
+    key = jax.random.fold_in(jax.random.key(seed), number)
+    drawn = (sampled_labels(params, config, tokens, mask, key) if labels == "sampled"
+             else jnp.roll(tokens, -1, axis=1))
+    return statistics(params, config, {m: (kind, sums[m.name]) for m, kind in kinds}, tokens, mask, drawn, places)
+
+
+def eigenbases(
+    covariance: Float[np.ndarray, "L n n"], blocks: int = 1, what: str = "covariance",
+) -> tuple[Float[np.ndarray, "L n"], Float[np.ndarray, "L n n"]]:
+    """Eigenvalues, none below 0, and eigenvectors as columns, in float64; of diagonal blocks where there are several.
+
+    Raises:
+        InputError: it is not finite.
+
+    >>> values, vectors = eigenbases(np.array([[[2.0, 1.0], [1.0, 2.0]]]))
+    >>> values.round(6).tolist(), np.allclose(vectors[0] @ np.diag(values[0]) @ vectors[0].T, [[2, 1], [1, 2]])
+    ([[1.0, 3.0]], True)
+    """
+    layers, n, _ = covariance.shape
+    values, vectors = np.zeros((layers, n)), np.zeros((layers, n, n))
+    bounds = np.linspace(0, n, min(blocks, n) + 1).astype(int)
+    for layer, matrix in enumerate(covariance):
+        if not np.isfinite(matrix).all():
+            raise InputError(f"the covariance of the {what} in layer {layer} has values that are not finite; load the "
+                             "model with dtype=\"float32\", or leave out what makes its loss overflow")
+        for start, end in zip(bounds, bounds[1:]):
+            block = np.asarray(matrix[start:end, start:end], np.float64)
+            block = (block + block.T) / 2
+            try:
+                found, basis = np.linalg.eigh(block)
+            except np.linalg.LinAlgError:  # rare, and gone once eigenvalues are a little apart
+                nudge = np.trace(block) / len(block) * 1e-6
+                found, basis = np.linalg.eigh(block + nudge * np.diag(np.linspace(1, 2, len(block))))
+            values[layer, start:end], vectors[layer, start:end, start:end] = np.maximum(found, 0), basis
+    return values, vectors
+
+
+def _kept(folder: Path | None, name: str, make: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    path = None if folder is None else folder / f"{name}.npz"
+    found = _read(path)
+    if found is None:
+        found = make()
+        _write(path, found)
+    return found
+
+
+def _read(path: Path | None) -> dict[str, np.ndarray] | None:
+    if path is None or not path.exists():
+        return None
+    with np.load(path, allow_pickle=False) as held:
+        return {name.replace(":", "/"): held[name] for name in held.files}
+
+
+def _write(path: Path | None, arrays: Mapping[str, np.ndarray]) -> None:
+    if path is None:
+        return
+    held = io.BytesIO()
+    named: dict[str, Any] = {name.replace("/", ":"): value for name, value in arrays.items()}
+    np.savez(held, **named)
+    write_whole(path, held.getvalue())

@@ -1,0 +1,65 @@
+"""The loss whose gradients are asked about: negative log-probabilities of the next tokens, summed over a sequence."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, Key
+
+from xlingjax.influence.matrices import Matrix
+from xlingjax.influence.watching import Statistic
+from xlingjax.models.config import TransformerConfig
+from xlingjax.models.taps import Watch
+from xlingjax.models.transformer import forward, unembed
+from xlingjax.training.objectives import LOGITS_AT_ONCE, label_losses
+
+LABELS = ("sampled", "true")
+
+
+def scored_places(scored: Bool[Array, "B T"], mask: Bool[Array, "B T"]) -> Bool[Array, "B T"]:
+    """Places whose next token is real and is scored."""
+    return jnp.pad(scored[:, 1:] & mask[:, 1:], ((0, 0), (0, 1))) & mask
+
+
+def sampled_labels(
+    params: Any, config: TransformerConfig, tokens: Int[Array, "B T"], mask: Bool[Array, "B T"], key: Key[Array, ""],
+) -> Int[Array, "B T"]:
+    """A next token for every place, drawn from the model: what the Fisher information needs, unlike the true one."""
+    hidden, _ = forward(params, config, tokens, mask)
+    rows = max(1, LOGITS_AT_ONCE // (tokens.shape[1] * config.vocab_size))
+
+    def draw(row: tuple[Array, Array]) -> Int[Array, "T"]:
+        h, number = row
+        return jax.random.categorical(jax.random.fold_in(key, number), unembed(params, config, h).astype(jnp.float32))
+
+    return jax.lax.map(draw, (hidden, jnp.arange(len(tokens))), batch_size=rows).astype(jnp.int32)
+
+
+def sequence_losses(
+    params: Any, config: TransformerConfig, tokens: Int[Array, "B T"], mask: Bool[Array, "B T"],
+    labels: Int[Array, "B T"], places: Bool[Array, "B T"], edits: Any = None,
+) -> Float[Array, "B"]:
+    """Nats of the labels, summed over the places of each sequence."""
+    hidden, _ = forward(params, config, tokens, mask, edits=edits)
+    return label_losses(params, config, hidden, labels, places)[0]
+
+
+def statistics(
+    params: Any, config: TransformerConfig, watched: Mapping[Matrix, tuple[str, Mapping[str, Array]]],
+    tokens: Int[Array, "B T"], mask: Bool[Array, "B T"], labels: Int[Array, "B T"], places: Bool[Array, "B T"],
+) -> dict[str, dict[str, Array]]:
+    """Name of a matrix -> the statistic of its gradients in every layer, from one backward pass.
+
+    Args:
+        watched: matrix -> kind and sums of `Statistic`, each [L, ...].
+        places: where labels are scored; covariances count these tokens.
+    """
+    rows = {"count": places.astype(jnp.float32), "real": mask.astype(jnp.float32)}
+
+    def loss(sums: dict[str, Mapping[str, Array]]) -> Float[Array, ""]:
+        edits = {matrix.site: Watch(Statistic(kind, matrix.bias), matrix.reads, sums[matrix.name], rows)
+                 for matrix, (kind, _) in watched.items()}
+        return sequence_losses(params, config, tokens, mask, labels, places, edits).sum()
+
+    return jax.grad(loss)({matrix.name: dict(sums) for matrix, (_, sums) in watched.items()})

@@ -1,0 +1,87 @@
+"""Statistics of training gradients, taken inside the backward pass: identities whose cotangents are the statistics.
+
+With a the input of a matrix at a token (a 1 at its end for a bias) and g the gradient of the loss in its output, the
+gradient of one sequence is dW = sum_t a_t g_t^T. Each function here is for `Watch`: `sums` are zeros, and what
+`jax.grad` gives for them is the statistic. `rows` hold `count`, float [B, T].
+"""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+KINDS = ("covariances", "squares", "gradients", "products", "token products", "self products")
+
+
+@dataclasses.dataclass(frozen=True)
+class Statistic:
+    """A `Watch` function.
+
+    Attributes:
+        kind: with `sums` of one layer, and what their gradient is,
+            "covariances": `inputs` [J, J] = sum a a^T and `outputs` [O, O] = sum g g^T, over tokens that count.
+            "squares": `squares` [J, O] = sum over sequences of (P^T dW R)^2, beside bases `left` P, `right` R.
+            "gradients": `gradients` [B, J, O] = dW of each sequence.
+            "products": `products` [Q, B] = <V_q, dW> with `queries` V [Q, J, O].
+            "token products": `products` [Q, B, T], their parts by token.
+            "self products": `products` [B] = sum (P^T dW R)^2 W, beside `left`, `right` and `weight` W [J, O].
+        bias: whether inputs get a 1 at their end.
+    """
+
+    kind: str
+    bias: bool
+
+    def __call__(self, h: Array, read: Array, sums: dict[str, Array], rows: dict[str, Array]) -> Array:
+        return _observe(self, h, read, sums, rows)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _observe(what: Statistic, h: Array, read: Array, sums: dict[str, Array], rows: dict[str, Array]) -> Array:
+    return h
+
+
+def _forward(what: Statistic, h: Array, read: Array, sums: dict[str, Array], rows: dict[str, Array]) -> tuple:
+    return h, (read, sums, rows)
+
+
+def _backward(what: Statistic, kept: tuple, g: Float[Array, "B T O"]) -> tuple:
+    read, sums, rows = kept
+    a, slope = read.astype(jnp.float32), g.astype(jnp.float32)
+    if what.bias:
+        a = jnp.concatenate([a, jnp.ones((*a.shape[:-1], 1), a.dtype)], axis=-1)
+    # Padding has no gradient; its input may be anything, and is taken out so that 0 * NaN is 0.
+    a = jnp.where(rows["real"][..., None] > 0, a, 0)
+    found = jax.tree.map(jnp.zeros_like, sums)
+    match what.kind:
+        case "covariances":
+            count = rows["count"][..., None]
+            of = lambda x: jnp.einsum("bti,btj->ij", x * count, x * count)
+            found |= {"inputs": of(a), "outputs": of(slope)}
+        case "squares":
+            found["squares"] = _over_sequences(
+                lambda x, y: jnp.square(x.T @ y), a @ sums["left"], slope @ sums["right"])
+        case "gradients":
+            found["gradients"] = jnp.einsum("bti,bto->bio", a, slope)
+        case "products":
+            found["products"] = jax.lax.map(
+                lambda pair: jnp.einsum("qio,io->q", sums["queries"], pair[0].T @ pair[1]), (a, slope)).T
+        case "token products":
+            of_query = lambda query: jnp.einsum("bto,bto->bt", a @ query, slope)
+            found["products"] = jax.lax.map(of_query, sums["queries"])
+        case "self products":
+            moved = (a @ sums["left"], slope @ sums["right"])
+            found["products"] = jax.lax.map(
+                lambda pair: (jnp.square(pair[0].T @ pair[1]) * sums["weight"]).sum(), moved)
+    return g, jnp.zeros_like(read), found, jax.tree.map(jnp.zeros_like, rows)
+
+
+def _over_sequences(one: Any, a: Float[Array, "B T J"], g: Float[Array, "B T O"]) -> Array:
+    """The sum of one(a, g) over sequences, one of them in memory."""
+    add = lambda total, pair: (total + one(*pair), None)
+    return jax.lax.scan(add, jnp.zeros((a.shape[-1], g.shape[-1])), (a, g))[0]
+
+
+_observe.defvjp(_forward, _backward)
