@@ -1,13 +1,12 @@
-"""Grammatical features in a model of real text: dictionaries at two checkpoints, PUD and three larger treebanks.
+"""Grammatical features in a model of real text: a dictionary of its last checkpoint, PUD and three larger treebanks.
 
     python -m experiments.real_features --data=DATA --pretrained=runs/real_text/seed0/pretrain
 
 takes a model of `experiments.real_text` (Italian was left out of its training), trains a dictionary on the running text
-that the model was trained on, at an early and at the last checkpoint, and asks it for grammatical values of words in
-PUD, nine languages, which neither was trained on; then the last checkpoint for those of English EWT, German GSD and
-Turkish BOUN. DATA holds `text/`, `pud/` and `ud/`. Every command is printed as it is run and can be run by hand; the
-same command on the same --workdir goes on where it stopped. What it printed, and how to read it:
-`experiments/real_features.md`.
+that the model was trained on, and asks it for grammatical values of words in PUD, nine languages, which neither was
+trained on; then for those of English EWT, German GSD and Turkish BOUN. DATA holds `text/`, `pud/` and `ud/`. Every
+command is printed as it is run and can be run by hand; the same command on the same --workdir goes on where it
+stopped. What it printed, and how to read it: `experiments/real_features.md`.
 """
 
 from pathlib import Path
@@ -23,7 +22,7 @@ FLAGS = flags.FLAGS
 flags.DEFINE_string("data", None, "folder with text/, pud/ and ud/", required=True)
 flags.DEFINE_string("pretrained", None, "a run of experiments.real_text's pre-training", required=True)
 flags.DEFINE_string("workdir", "runs/real_features", "folder of all runs; resumes what is there")
-flags.DEFINE_list("checkpoints", ["256", "1536"], "an early checkpoint and a late one")
+flags.DEFINE_list("checkpoints", ["1536"], "for PUD; the last of them for the other treebanks too")
 flags.DEFINE_list("features", ["Number", "Tense", "Gender"], "grammatical features, as treebanks name them")
 flags.DEFINE_integer("seed", 0, "of dictionaries, documents and controls")
 
