@@ -1,6 +1,7 @@
 """P16: influence is right: statistics as gradients written out, inverses as dense ones, parts as wholes."""
 
 import dataclasses
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,7 @@ from tolerances import GRADIENT, close
 
 from xlingjax.corpora.tokenising import Tokens
 from xlingjax.errors import InputError
+from xlingjax.influence import curvature
 from xlingjax.influence import factors as fitting
 from xlingjax.influence.factors import FactorSettings, eigenbases, fit_factors
 from xlingjax.influence.losses import sequence_losses
@@ -186,6 +188,46 @@ def test_a_workdir_keeps_parts_and_refuses_other_factors(tmp_path, monkeypatch) 
         np.testing.assert_array_equal(values, again.squares[name])
     with pytest.raises(InputError, match="seed"):
         fit_factors(model, tokens, dataclasses.replace(settings, seed=1), tmp_path)
+
+
+def test_three_ways_without_factors_and_what_they_approximate() -> None:
+    """G by products is the covariance of gradients with drawn labels; the solvers agree, and EK-FAC comes near."""
+    model = model_of(dataclasses.replace(PLAIN, layers=1, width=4, mlp_width=5))
+    tokens, queries = sequences(12), sequences(4, seed=3)
+    chosen = matrices(model.config)
+    product = curvature.gauss_newton(model, chosen, tokens)
+    size = sum(m.rows * m.outputs for m in chosen)
+    dense = np.stack([product(row) for row in np.eye(size)])
+    close(dense, dense.T, 1e-5 * np.abs(dense).max())
+    assert np.linalg.eigvalsh(dense).min() > -1e-5 * np.abs(dense).max()
+    # By hand: probabilities of one sequence's tokens and gradients for every label.
+    drawn = np.zeros_like(dense)
+    for ids in tokens.ids:
+        row, mask = jnp.asarray(ids)[None], jnp.ones((1, len(ids)), bool)
+        p = np.asarray(jax.nn.softmax(model(row, mask).logits()[0]))
+        slope = jax.jit(jax.grad(lambda params, label, place, row=row, mask=mask: sequence_losses(
+            params, model.config, row, mask, jnp.full_like(row, label), place).sum()))
+        for t, label in itertools.product(range(len(ids) - 1), range(13)):
+            slopes = slope(model.params, label, (np.arange(len(ids)) == t)[None])["layers"]
+            flat = curvature.flatten({m.name: weight(slopes, m) for m in chosen}, chosen)
+            drawn += p[t, label] * np.outer(flat, flat) / len(tokens)
+    close(dense / np.abs(drawn).max(), drawn / np.abs(drawn).max(), 1e-4)
+    asked = curvature.flatten(sequence_gradients(model, chosen, queries), chosen)
+    damping = 0.1 * np.trace(dense) / size
+    wanted = curvature.exact(product, asked, damping)
+    for found in (curvature.conjugate_gradient(product, asked, damping, steps=400),
+                  curvature.lissa(product, asked, damping, steps=3000)):
+        close(found / np.abs(wanted).max(), wanted / np.abs(wanted).max(), 2e-3)
+    many = sequences(500, seed=4)  # a label of each token is drawn once, so variances need many sequences
+    wanted = curvature.exact(curvature.gauss_newton(model, chosen, many), asked, damping)
+    made = fit_factors(model, many, FactorSettings())
+    slopes = curvature.flatten(sequence_gradients(model, chosen, tokens), chosen)
+    score = lambda inverse: np.corrcoef((inverse @ slopes.T).reshape(-1), (wanted @ slopes.T).reshape(-1))[0, 1]
+    by = {method: score(curvature.flatten(made.precondition(
+        curvature.unflatten(asked, chosen, 1), method, damping), chosen)) for method in ("ekfac", "kfac", "dot")}
+    assert by["ekfac"] > 0.7 and by["ekfac"] > by["dot"] + 0.2, by
+    with pytest.raises(InputError, match="larger"):
+        curvature.lissa(product, asked[:1], damping, steps=3000, scale=damping)
 
 
 def test_blocks_of_covariances() -> None:

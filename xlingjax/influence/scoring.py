@@ -44,7 +44,7 @@ def sequence_gradients(
     _check(tokens, scored)
     layers = model.config.layers
     found = {m.name: np.zeros((len(tokens), layers, m.rows, m.outputs), np.float32) for m in chosen}
-    for batch in _batches(tokens, scored, batch_tokens):
+    for batch in batches_of(tokens, scored, batch_tokens):
         sums = {m.name: {"gradients": jnp.zeros((layers, len(batch.rows), m.rows, m.outputs))} for m in chosen}
         made = _products(model.params, model.config, tuple((m, "gradients") for m in chosen), sums, batch.tokens,
                          batch.mask, batch.where)
@@ -89,7 +89,7 @@ def self_influence(
         sums[name] = {"weight": weight, "left": factors.left[name], "right": factors.right[name]}
     sums = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), sums)
     out = np.zeros(len(tokens))
-    for batch in _batches(tokens, scored, batch_tokens):
+    for batch in batches_of(tokens, scored, batch_tokens):
         layers = model.config.layers
         given = {name: one | {"products": jnp.zeros((layers, len(batch.rows)))} for name, one in sums.items()}
         made = _products(model.params, model.config, tuple((m, "self products") for m in factors.matrices), given,
@@ -110,7 +110,7 @@ def _scores(
     whole = kind == "products"
     out = np.zeros((count, len(tokens), len(chosen), layers) if whole else (count, len(tokens), longest))
     held = {m.name: jnp.moveaxis(jnp.asarray(queries[m.name], jnp.float32), 0, 1) for m in chosen}
-    batches = _batches(tokens, scored, batch_tokens)
+    batches = batches_of(tokens, scored, batch_tokens)
     for batch in progress(batches, label="score", unit="batches", show=show):
         size = (layers, count, *batch.tokens.shape[:1 if whole else 2])
         sums = {m.name: {"queries": held[m.name], "products": jnp.zeros(size)} for m in chosen}
@@ -126,7 +126,8 @@ def _scores(
     return out
 
 
-def _batches(tokens: Tokens, scored: Scored | None, batch_tokens: int) -> list[Batch]:
+def batches_of(tokens: Tokens, scored: Scored | None, batch_tokens: int) -> list[Batch]:
+    """All sequences in batches; `where` of a batch are the tokens whose prediction is part of the loss."""
     where = tuple(np.ones(len(ids), bool) if scored is None else scored[row] for row, ids in enumerate(tokens.ids))
     return [make_batch(tokens, plan, where) for plan in plan_batches(tokens.lengths, batch_tokens)]
 
