@@ -16,7 +16,7 @@ from xlingjax.influence import factors as fitting
 from xlingjax.influence.factors import FactorSettings, eigenbases, fit_factors
 from xlingjax.influence.losses import sequence_losses
 from xlingjax.influence.matrices import matrices, weight
-from xlingjax.influence.scoring import by_token, pairwise, self_influence, sequence_gradients
+from xlingjax.influence.scoring import by_token, low_rank, pairwise, self_influence, sequence_gradients
 from xlingjax.models import Edit, Model, TransformerConfig, init_params
 
 pytestmark = pytest.mark.promise
@@ -148,6 +148,10 @@ def test_parts_sum_to_the_whole() -> None:
     wanted = np.stack([np.einsum("qljo,nljo->qnl", asked[m.name], slopes[m.name]) for m in made.matrices], 2)
     scale = np.abs(wanted).max()
     close(found / scale, wanted / scale, 1e-5)
+    full = pairwise(model, made.matrices, low_rank(asked, 12), tokens, scored)
+    close(full / scale, wanted / scale, 1e-5)
+    few = pairwise(model, made.matrices, low_rank(asked, 2), tokens, scored).sum((2, 3))
+    assert np.corrcoef(few.reshape(-1), wanted.sum((2, 3)).reshape(-1))[0, 1] > 0.9
     tokenwise = by_token(model, made.matrices, asked, tokens, scored)
     for row, ids in enumerate(tokens.ids):
         assert tokenwise[row].shape == (3, len(ids))
@@ -190,6 +194,7 @@ def test_a_workdir_keeps_parts_and_refuses_other_factors(tmp_path, monkeypatch) 
         fit_factors(model, tokens, dataclasses.replace(settings, seed=1), tmp_path)
 
 
+@pytest.mark.slow
 def test_three_ways_without_factors_and_what_they_approximate() -> None:
     """G by products is the covariance of gradients with drawn labels; the solvers agree, and EK-FAC comes near."""
     model = model_of(dataclasses.replace(PLAIN, layers=1, width=4, mlp_width=5))

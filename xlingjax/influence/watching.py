@@ -13,8 +13,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-KINDS = ("covariances", "squares", "gradients", "products", "token products", "self products")
-
 
 @dataclasses.dataclass(frozen=True)
 class Statistic:
@@ -26,6 +24,7 @@ class Statistic:
             "squares": `squares` [J, O] = sum over sequences of (P^T dW R)^2, beside bases `left` P, `right` R.
             "gradients": `gradients` [B, J, O] = dW of each sequence.
             "products": `products` [Q, B] = <V_q, dW> with `queries` V [Q, J, O].
+            "low-rank products": the same with V = `tall` [Q, J, r] `wide` [Q, r, O].
             "token products": `products` [Q, B, T], their parts by token.
             "self products": `products` [B] = sum (P^T dW R)^2 W, beside `left`, `right` and `weight` W [J, O].
         bias: whether inputs get a 1 at their end.
@@ -68,6 +67,9 @@ def _backward(what: Statistic, kept: tuple, g: Float[Array, "B T O"]) -> tuple:
         case "products":
             found["products"] = jax.lax.map(
                 lambda pair: jnp.einsum("qio,io->q", sums["queries"], pair[0].T @ pair[1]), (a, slope)).T
+        case "low-rank products":
+            of_pair = lambda pair: jnp.einsum("btr,btr->b", a @ pair[0], jnp.einsum("bto,ro->btr", slope, pair[1]))
+            found["products"] = jax.lax.map(of_pair, (sums["tall"], sums["wide"]))
         case "token products":
             of_query = lambda query: jnp.einsum("bto,bto->bt", a @ query, slope)
             found["products"] = jax.lax.map(of_query, sums["queries"])
