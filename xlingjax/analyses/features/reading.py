@@ -24,7 +24,7 @@ from xlingjax.models import Model, Splice
 from xlingjax.models.transformer import forward
 from xlingjax.precision import full_precision
 from xlingjax.responses.stepping import run
-from xlingjax.sae import Dictionary, LatentEdit, encode
+from xlingjax.sae import Dictionary, EditLatents, LatentEdit, encode
 from xlingjax.sharding import batch_sharding, batch_shards
 from xlingjax.training.objectives import Objective, row_losses
 
@@ -135,9 +135,12 @@ class Reader:
         condition = np.repeat(np.arange(conditions), len(sentences))
         plans = self.batches(sentences[sentence])
         at = lambda row: by_row[cuts[sentence[row]]:cuts[sentence[row] + 1]]
-        # Up to the edit all conditions are alike: there they all begin, if the site allows it.
+        # Up to the edit all conditions are alike: there they all begin, if the site allows it. What latents add there
+        # is known too, so taking some away is a small product, and no dictionary is read again.
         once = edit is not None and self.dictionary.site in BEGINS and bool(self.later)
         begins = self._stream(sentences) if once else {}
+        taken = _taken(edit) if once and edit is not None else None
+        known = None if taken is None else self._known(sentences, taken)
 
         def inputs() -> Iterator[tuple[Any, ...]]:
             for bucket, rows in plans:
@@ -147,11 +150,16 @@ class Reader:
                     if row >= 0:
                         spans[i, :len(at(row))] = np.stack([self.first[words[at(row)]], self.last[words[at(row)]]], 1)
                 keys = [sentence[row] if row >= 0 else -1 - bucket for row in rows]
-                begun = (np.stack([begins[key] for key in keys]),) if once else ()
-                yield *begun, made.tokens, made.mask, made.where, spans, self._rows(edit, condition, rows)
+                begun = [np.stack([begins[key] for key in keys])] if once else []
+                if known is not None:
+                    for i, row in enumerate(rows):
+                        if row >= 0:
+                            begun[0][i] -= known(int(sentence[row]), int(condition[row]))
+                yield (*begun, made.tokens, made.mask, made.where, spans,
+                       None if known is not None else self._rows(edit, condition, rows))
 
         step = functools.partial(_states_after if once else _states, self.model.params, self.model.config, self._place,
-                                 tuple(self.later), _without_rows(edit))
+                                 tuple(self.later), None if known is not None else _without_rows(edit))
         for (_, rows), (own, later, final) in zip(plans, self._run(step, inputs())):
             found = [own, *later, *([final] if FINAL in self.layers else [])]
             for i, row in enumerate(rows):
@@ -171,6 +179,18 @@ class Reader:
             out[-1 - bucket] = np.zeros_like(h[0])
             out |= {int(row): values for row, values in zip(rows, h) if row >= 0}
         return out
+
+    def _known(
+        self, sentences: Int[np.ndarray, "R"], taken: list[np.ndarray],
+    ) -> Callable[[int, int], Float[np.ndarray, "T D"]]:
+        """(place among the sentences, condition) -> what the condition's latents add to the stream there."""
+        union = np.unique(np.concatenate([np.empty(0, int), *taken]))
+        rows = np.asarray(self.dictionary.params["decoder"]["kernel"], np.float32)
+        held: dict[int, np.ndarray] = {}
+        for places, (f, where) in self._encoded(sentences, _counted):
+            held |= {int(place): f[i][:, union] * where[i][:, None] for i, place in enumerate(places) if place >= 0}
+        own = [np.searchsorted(union, one) for one in taken]
+        return lambda place, condition: held[place][:, own[condition]] @ rows[taken[condition]]
 
     def latents(self, words: Int[np.ndarray, "n"]) -> scipy.sparse.csr_matrix:
         """[n, M]: mean latents over the tokens of each word, block by block; as sparse as they are."""
@@ -249,6 +269,17 @@ class Reader:
         return run(step, inputs, batch_sharding(self.model.params))
 
 
+def _taken(edit: Splice) -> list[np.ndarray] | None:
+    """The latents that each condition sets to zero, where an edit does nothing else."""
+    rows = edit.rows
+    if not isinstance(edit.function, EditLatents) or rows.mask is not None or rows.value is not None:
+        return None
+    scale = np.asarray(rows.scale)
+    if scale.shape[1] != 1 or not np.isin(scale, (0, 1)).all():
+        return None
+    return [np.flatnonzero(one[0] == 0) for one in scale]
+
+
 def _without_rows(edit: Splice | None) -> Splice | None:
     return None if edit is None else dataclasses.replace(edit, rows=None)
 
@@ -287,14 +318,15 @@ def _given(h: Array, params: Any, rows: Array) -> Array:
 @functools.partial(jax.jit, static_argnums=(1, 2, 3))
 @full_precision
 def _states_after(
-    params: Any, config: Any, place: tuple[str, int], later: tuple[int, ...], edit: Splice,
+    params: Any, config: Any, place: tuple[str, int], later: tuple[int, ...], edit: Splice | None,
     h: Float[Array, "B T D"], tokens: Int[Array, "B T"], mask: Bool[Array, "B T"], where: Bool[Array, "B T"],
     spans: Int[Array, "B P 2"], rows: Any,
 ) -> tuple[Array, list[Array], Array]:
-    """`_states` from the unedited residual stream at the dictionary's layer on: the layers above, as a model."""
+    """`_states` from the residual stream at the dictionary's layer on, edited there: the layers above, as a model."""
     weight, first = averages(spans, tokens.shape[1]), place[1] + 1
     mean = lambda h: jnp.einsum("bpt,btd->bpd", weight, h.astype(jnp.float32))
-    moved = jnp.where((mask & where)[..., None], edit.function(h, edit.params, rows).astype(h.dtype), h)
+    moved = h if edit is None else jnp.where(
+        (mask & where)[..., None], edit.function(h, edit.params, rows).astype(h.dtype), h)
     above = {**params, "layers": jax.tree.map(lambda leaf: leaf[first:], params["layers"])}
     hidden, captured = forward(
         above, dataclasses.replace(config, layers=config.layers - first), tokens, mask,
@@ -322,6 +354,10 @@ def _latents(
     _, captured = forward(params, config, tokens, mask, capture={place[0]: None})
     f = encode(coder, coder_config, captured[place[0]][place[1]]).astype(jnp.float32)
     return f if reduce is None else reduce(f, where)
+
+
+def _counted(f: Float[Array, "B T M"], where: Bool[Array, "B T"]) -> tuple[Array, Array]:
+    return f, where
 
 
 def _totals(f: Float[Array, "B T M"], where: Bool[Array, "B T"]) -> tuple[Array, Array, Array]:
