@@ -42,7 +42,8 @@ def commands(data: Path, pretrained: Path, workdir: Path, steps: list[str], feat
     return [
         [*model, f"--revisions={','.join(steps)}", f"--treebanks={data / 'pud'}", f"--languages={','.join(PUD)}",
          *common, f"--workdir={workdir / 'pud'}"],
-        [*model, f"--revisions={steps[-1]}", f"--treebanks={data / 'ud'}", *common, f"--workdir={workdir / 'ud'}"]]
+        [*model, f"--revisions={steps[-1]}", f"--treebanks={data / 'ud'}", *common, "--attributed=0", "--nosteer",
+         f"--workdir={workdir / 'ud'}"]]
 
 
 def main() -> None:

@@ -61,7 +61,7 @@ def grammatical_features(
         model: with a fast tokenizer.
         dictionary: of any site and layer of it.
         bank: treebanks read with the features that are asked about, in two languages or more.
-        workdir: keeps each finished cell; killed and called again, the causal test goes on where it was.
+        workdir: keeps attribution downstream and each finished cell; killed and called again, it goes on from there.
         pairs: (edits, language) -> dataset, for minimal pairs; called for every cell's conditions.
 
     Returns:
@@ -125,7 +125,8 @@ def _analyse(
     trained, training = _train(reader, cells, settings, rows)
     found["probes"] = _transfer(reader, cells, trained, settings)
     if settings.attributed and reader.later:
-        found["downstream"] = downstream_effects(reader, cells, contrast, tops, trained, settings, show)
+        found["downstream"] = _kept(folder, "downstream", functools.partial(
+            downstream_effects, reader, cells, contrast, tops, trained, settings, show))
     largest = max(len(cells.of(v, g, TRAIN)[0]) for v, g in zip(*np.nonzero(cells.used)))
     units, untested = _units(cells, ranked_by, tops, activity, training, settings)
     made: dict[tuple[int, int], xr.Dataset] = {}
