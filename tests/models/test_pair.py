@@ -8,7 +8,7 @@ import pytest
 import torch
 import transformers
 from safetensors.numpy import load_file, save_file
-from tolerances import PARITY, close
+from tolerances import BATCHING, PARITY, close
 
 from xlingjax.errors import InputError
 from xlingjax.models import Edit, TransformerConfig, load_model
@@ -151,7 +151,7 @@ def test_padding_of_either_side_changes_nothing(case) -> None:
     tokens, targets, mask, own = batch()
     whole, _ = ours(tokens, targets, mask, own)
     alone, _ = ours(tokens[1:, :12], targets[1:], mask[1:, :12], own[1:])
-    close(whole[1], alone[0], 1e-5)
+    close(whole[1], alone[0], BATCHING * max(1, np.abs(alone[0]).max()))
 
 
 ENCODER = TransformerConfig(vocab_size=11, layers=2, width=8, heads=2, mlp_width=32, causal=False, head="")
