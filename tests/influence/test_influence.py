@@ -15,7 +15,7 @@ from xlingjax.influence import curvature
 from xlingjax.influence import factors as fitting
 from xlingjax.influence.factors import FactorSettings, eigenbases, fit_factors
 from xlingjax.influence.losses import sequence_losses
-from xlingjax.influence.matrices import matrices, weight
+from xlingjax.influence.matrices import matrices
 from xlingjax.influence.scoring import by_token, low_rank, pairwise, self_influence, sequence_gradients
 from xlingjax.models import Edit, Model, TransformerConfig, init_params
 
@@ -32,6 +32,13 @@ def model_of(config: TransformerConfig) -> Model:
     params = init_params(config, jax.random.key(0))
     grown = jax.tree.map(lambda leaf: leaf * 8 if leaf.ndim > 1 else leaf, params)  # or nothing depends on anything
     return Model(grown, config, fingerprint="tiny")
+
+
+def weight(layers, matrix):
+    """[L, J, O]: kernel and bias of a matrix in every layer, the bias as the last row."""
+    block, name = matrix.name.split("/")
+    held = layers[block][name]
+    return jnp.concatenate([held["kernel"], held["bias"][:, None]], 1) if matrix.bias else held["kernel"]
 
 
 def sequences(count: int = 7, seed: int = 0) -> Tokens:
@@ -192,6 +199,8 @@ def test_a_workdir_keeps_parts_and_refuses_other_factors(tmp_path, monkeypatch) 
         np.testing.assert_array_equal(values, again.squares[name])
     with pytest.raises(InputError, match="seed"):
         fit_factors(model, tokens, dataclasses.replace(settings, seed=1), tmp_path)
+    with pytest.raises(InputError, match="scored"):
+        fit_factors(model, tokens, settings, tmp_path, scored=[np.arange(len(ids)) > 1 for ids in tokens.ids])
 
 
 @pytest.mark.slow

@@ -19,9 +19,8 @@ from jaxtyping import Array, Bool, Float, Int
 
 from xlingjax.corpora.tokenising import Tokens
 from xlingjax.errors import InputError
-from xlingjax.influence.losses import scored_places
+from xlingjax.influence.losses import Scored, batches_of, scored_places
 from xlingjax.influence.matrices import Matrix
-from xlingjax.influence.scoring import Scored, batches_of
 from xlingjax.models import Model
 from xlingjax.models.transformer import forward, unembed
 from xlingjax.precision import full_precision

@@ -8,25 +8,23 @@ dW is the gradient of the summed loss of a whole sequence, with labels drawn fro
 """
 
 import dataclasses
-import functools
+import hashlib
 import io
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Float
 
-from xlingjax.corpora.batching import Batch, make_batch, plan_batches
+from xlingjax.corpora.batching import Batch
 from xlingjax.corpora.tokenising import Tokens
 from xlingjax.errors import InputError, require_least
 from xlingjax.files import claim, write_whole
-from xlingjax.influence.losses import LABELS, sampled_labels, scored_places, statistics
+from xlingjax.influence.losses import LABELS, Scored, batch_statistics, batches_of
 from xlingjax.influence.matrices import Matrix, matrices
 from xlingjax.models import Model
-from xlingjax.precision import full_precision
 from xlingjax.progress import progress
 from xlingjax.responses.jobs import params_fingerprint, tokens_fingerprint
 
@@ -136,7 +134,7 @@ def _inverse(gradient: np.ndarray, weight: np.ndarray, bases: tuple[np.ndarray, 
 
 def fit_factors(
     model: Model, tokens: Tokens, settings: FactorSettings | None = None, workdir: str | Path | None = None, *,
-    scored: tuple[np.ndarray, ...] | None = None, show: bool | None = None,
+    scored: Scored | None = None, show: bool | None = None,
 ) -> Factors:
     """Factors of a decoder's loss on a corpus; with a workdir, killed and called again, it goes on where it was.
 
@@ -151,30 +149,26 @@ def fit_factors(
     settings = settings or FactorSettings()
     if not model.config.causal or not model.config.head:
         raise InputError(f"model {model.name!r} is no decoder with a head, so it has no loss on text")
-    counted = sum(int(_of(scored, row, ids)[1:].sum()) for row, ids in enumerate(tokens.ids))
+    batches = batches_of(tokens, scored, settings.batch_tokens)
+    counted = sum(int(batch.where[:, 1:].sum()) for batch in batches)
     if not counted:
         raise InputError("the corpus has no token that is predicted; give sequences of two tokens or more")
     identity = {"settings": dataclasses.asdict(settings) | {"groups": list(settings.groups)},
-                "model": model.fingerprint or params_fingerprint(model.params), "corpus": tokens_fingerprint(tokens)}
+                "model": model.fingerprint or params_fingerprint(model.params), "corpus": tokens_fingerprint(tokens),
+                "scored": "all" if scored is None else hashlib.sha256(np.concatenate(scored).tobytes()).hexdigest()}
     if workdir is None:
-        return _fit(model, tokens, scored, counted, settings, identity, None, show)
+        return _fit(model, batches, len(tokens), counted, settings, identity, None, show)
     with claim(Path(workdir), identity, "factors") as folder:
-        return _fit(model, tokens, scored, counted, settings, identity, folder, show)
-
-
-def _of(scored: tuple[np.ndarray, ...] | None, row: int, ids: np.ndarray) -> np.ndarray:
-    return np.ones(len(ids), bool) if scored is None else scored[row]
+        return _fit(model, batches, len(tokens), counted, settings, identity, folder, show)
 
 
 def _fit(
-    model: Model, tokens: Tokens, scored: tuple[np.ndarray, ...] | None, counted: int, settings: FactorSettings,
+    model: Model, batches: list[Batch], sequences: int, counted: int, settings: FactorSettings,
     identity: dict[str, Any], folder: Path | None, show: bool | None,
 ) -> Factors:
     own = matrices(model.config, settings.groups)
-    where = tuple(_of(scored, row, ids) for row, ids in enumerate(tokens.ids))
-    batches = [make_batch(tokens, plan, where) for plan in plan_batches(tokens.lengths, settings.batch_tokens)]
     parts = [part for part in np.array_split(np.arange(len(batches)), settings.parts) if len(part)]
-    layers, sequences = model.config.layers, len(tokens)
+    layers = model.config.layers
 
     def summed(label: str, watched: Callable[[], Mapping[Matrix, tuple[str, Any]]]) -> dict[str, np.ndarray]:
         total: dict[str, np.ndarray] = {}
@@ -221,26 +215,13 @@ def _sums(
     wanted = {"covariances": ("inputs", "outputs"), "squares": ("squares",)}
     total: dict[str, np.ndarray] = {}
     for number, batch in zip(numbers.tolist(), batches):
-        found = _statistics(model.params, model.config, kinds, settings.labels, sums, batch.tokens, batch.mask,
-                            batch.where, np.uint32(number), np.uint32(settings.seed))
+        found = batch_statistics(model.params, model.config, kinds, settings.labels, sums, batch.tokens, batch.mask,
+                                 batch.where, np.uint32(number), np.uint32(settings.seed))
         for matrix, kind in kinds:
             for key in wanted[kind]:
                 name = f"{matrix.name} {key}"
                 total[name] = total.get(name, 0) + np.asarray(found[matrix.name][key], np.float64)
     return total
-
-
-@functools.partial(jax.jit, static_argnums=(1, 2, 3))
-@full_precision
-def _statistics(
-    params: Any, config: Any, kinds: tuple[tuple[Matrix, str], ...], labels: str, sums: Any, tokens: Int[Array, "B T"],
-    mask: Bool[Array, "B T"], scored: Bool[Array, "B T"], number: Int[Array, ""], seed: Int[Array, ""],
-) -> dict[str, dict[str, Array]]:
-    places = scored_places(scored, mask)
-    key = jax.random.fold_in(jax.random.key(seed), number)
-    drawn = (sampled_labels(params, config, tokens, mask, key) if labels == "sampled"
-             else jnp.roll(tokens, -1, axis=1))
-    return statistics(params, config, {m: (kind, sums[m.name]) for m, kind in kinds}, tokens, mask, drawn, places)
 
 
 def eigenbases(

@@ -1,20 +1,32 @@
 """The loss whose gradients are asked about: negative log-probabilities of the next tokens, summed over a sequence."""
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from xlingjax.corpora.batching import Batch, make_batch, plan_batches
+from xlingjax.corpora.tokenising import Tokens
 from xlingjax.influence.matrices import Matrix
 from xlingjax.influence.watching import Statistic
 from xlingjax.models.config import TransformerConfig
 from xlingjax.models.taps import Watch
 from xlingjax.models.transformer import forward, unembed
+from xlingjax.precision import full_precision
 from xlingjax.training.objectives import LOGITS_AT_ONCE, label_losses
 
 LABELS = ("sampled", "true")
+Scored = Sequence[Bool[np.ndarray, "t"]]  # of each sequence, tokens whose prediction is part of the loss
+
+
+def batches_of(tokens: Tokens, scored: Scored | None, batch_tokens: int) -> list[Batch]:
+    """All sequences in batches; `where` of a batch are tokens whose prediction is part of the loss, by default all."""
+    where = [np.ones(len(ids), bool) for ids in tokens.ids] if scored is None else scored
+    return [make_batch(tokens, plan, where) for plan in plan_batches(tokens.lengths, batch_tokens)]
 
 
 def scored_places(scored: Bool[Array, "B T"], mask: Bool[Array, "B T"]) -> Bool[Array, "B T"]:
@@ -63,3 +75,23 @@ def statistics(
         return sequence_losses(params, config, tokens, mask, labels, places, edits).sum()
 
     return jax.grad(loss)({matrix.name: dict(sums) for matrix, (_, sums) in watched.items()})
+
+
+@functools.partial(jax.jit, static_argnums=(1, 2, 3))
+@full_precision
+def batch_statistics(
+    params: Any, config: TransformerConfig, kinds: tuple[tuple[Matrix, str], ...], labels: str,
+    sums: dict[str, Mapping[str, Array]], tokens: Int[Array, "B T"], mask: Bool[Array, "B T"],
+    scored: Bool[Array, "B T"], number: Int[Array, ""] | int = 0, seed: Int[Array, ""] | int = 0,
+) -> dict[str, dict[str, Array]]:
+    """`statistics` of one batch, compiled once a shape.
+
+    Args:
+        kinds: matrices and what is asked of each. labels: one of `LABELS`; sampled ones follow from number and seed.
+    """
+    if labels == "sampled":
+        drawn = sampled_labels(params, config, tokens, mask, jax.random.fold_in(jax.random.key(seed), number))
+    else:
+        drawn = jnp.roll(tokens, -1, axis=1)
+    watched = {matrix: (kind, sums[matrix.name]) for matrix, kind in kinds}
+    return statistics(params, config, watched, tokens, mask, drawn, scored_places(scored, mask))

@@ -1,10 +1,7 @@
 """The weight matrices whose training gradients are asked about: what each reads, and where its output stands."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
-
-import jax.numpy as jnp
-from jaxtyping import Array, Float
+from typing import NamedTuple
 
 from xlingjax.errors import InputError
 from xlingjax.models.config import TransformerConfig
@@ -59,11 +56,3 @@ def matrices(config: TransformerConfig, groups: Sequence[str] = ("mlp",)) -> tup
         found += [("mlp/up", "mlp.in", "mlp.up", config.mlp_bias), ("mlp/down", "mlp.act", "mlp.down", config.mlp_bias)]
     return tuple(Matrix(name, reads, site, shapes[reads][1], shapes[site][1], bool(bias))
                  for name, reads, site, bias in found)
-
-
-def weight(layers: Any, matrix: Matrix) -> Float[Array, "L J O"]:
-    """Kernel and bias of a matrix in every layer, the bias as the last row."""
-    block, name = matrix.name.split("/")
-    held = layers[block][name]
-    kernel = held["kernel"]
-    return jnp.concatenate([kernel, held["bias"][:, None]], axis=1) if matrix.bias else kernel

@@ -6,26 +6,22 @@ Positive: the sequence made the completion likelier. It is a sum over layers, ma
 had alone.
 """
 
-import functools
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Float
 
-from xlingjax.corpora.batching import Batch, make_batch, plan_batches
 from xlingjax.corpora.tokenising import Tokens
 from xlingjax.errors import InputError
 from xlingjax.influence.factors import DAMPING, Factors
-from xlingjax.influence.losses import scored_places, statistics
+from xlingjax.influence.losses import Scored, batch_statistics, batches_of
 from xlingjax.influence.matrices import Matrix
 from xlingjax.models import Model
-from xlingjax.precision import full_precision
 from xlingjax.progress import progress
 
-Scored = Sequence[Bool[np.ndarray, "t"]]
 Gradients = dict[str, Float[np.ndarray, "n L J O"]]
 
 
@@ -72,8 +68,9 @@ def sequence_gradients(
     found = {m.name: np.zeros((len(tokens), layers, m.rows, m.outputs), np.float32) for m in chosen}
     for batch in batches_of(tokens, scored, batch_tokens):
         sums = {m.name: {"gradients": jnp.zeros((layers, len(batch.rows), m.rows, m.outputs))} for m in chosen}
-        made = _products(model.params, model.config, tuple((m, "gradients") for m in chosen), sums, batch.tokens,
-                         batch.mask, batch.where)
+        made = batch_statistics(
+            model.params, model.config, tuple((m, "gradients") for m in chosen), "true", sums, batch.tokens, batch.mask,
+            batch.where)
         real = batch.rows >= 0
         for m in chosen:
             found[m.name][batch.rows[real]] = np.moveaxis(np.asarray(made[m.name]["gradients"]), 1, 0)[real]
@@ -119,8 +116,9 @@ def self_influence(
     for batch in batches_of(tokens, scored, batch_tokens):
         layers = model.config.layers
         given = {name: one | {"products": jnp.zeros((layers, len(batch.rows)))} for name, one in sums.items()}
-        made = _products(model.params, model.config, tuple((m, "self products") for m in factors.matrices), given,
-                         batch.tokens, batch.mask, batch.where)
+        made = batch_statistics(
+            model.params, model.config, tuple((m, "self products") for m in factors.matrices), "true", given,
+            batch.tokens, batch.mask, batch.where)
         real = batch.rows >= 0
         total = sum(np.asarray(one["products"], np.float64).sum(0) for one in made.values())
         out[batch.rows[real]] = np.asarray(total)[real]
@@ -143,8 +141,9 @@ def _scores(
     for batch in progress(batches, label="score", unit="batches", show=show):
         size = (layers, count, *batch.tokens.shape[:1 if whole else 2])
         sums = {m.name: {**held[m.name], "products": jnp.zeros(size)} for m in chosen}
-        made = _products(model.params, model.config, tuple((m, kind) for m in chosen), sums, batch.tokens, batch.mask,
-                         batch.where)
+        made = batch_statistics(
+            model.params, model.config, tuple((m, kind) for m in chosen), "true", sums, batch.tokens, batch.mask,
+            batch.where)
         real = batch.rows >= 0
         parts = np.stack([np.asarray(made[m.name]["products"]) for m in chosen])  # [M, L, Q, B (, T)]
         if whole:
@@ -155,26 +154,8 @@ def _scores(
     return out
 
 
-def batches_of(tokens: Tokens, scored: Scored | None, batch_tokens: int) -> list[Batch]:
-    """All sequences in batches; `where` of a batch are the tokens whose prediction is part of the loss."""
-    where = tuple(np.ones(len(ids), bool) if scored is None else scored[row] for row, ids in enumerate(tokens.ids))
-    return [make_batch(tokens, plan, where) for plan in plan_batches(tokens.lengths, batch_tokens)]
-
-
 def _check(tokens: Tokens, scored: Scored | None) -> None:
     for row, ids in enumerate(tokens.ids):
         if not (len(ids) > 1 if scored is None else scored[row][1:].any()):
             raise InputError(f"sequence {row} has no token that is predicted; give it a first token, and a completion "
                              "of one token or more")
-
-
-@functools.partial(jax.jit, static_argnums=(1, 2))
-@full_precision
-def _products(
-    params: Any, config: Any, kinds: tuple[tuple[Matrix, str], ...], sums: Any, tokens: Int[Array, "B T"],
-    mask: Bool[Array, "B T"], scored: Bool[Array, "B T"],
-) -> dict[str, dict[str, Array]]:
-    """Statistics of the true next tokens' loss."""
-    places = scored_places(scored, mask)
-    labels = jnp.roll(tokens, -1, axis=1)
-    return statistics(params, config, {m: (kind, sums[m.name]) for m, kind in kinds}, tokens, mask, labels, places)

@@ -11,6 +11,7 @@ from xlingjax.analyses.features.downstream import WordLogit, attribute, exact_ef
 from xlingjax.analyses.features.reading import FINAL, Reader
 from xlingjax.analyses.features.settings import FeatureSettings
 from xlingjax.analyses.features.universality import strongest
+from xlingjax.errors import InputError
 from xlingjax.progress import progress
 
 
@@ -38,9 +39,11 @@ def downstream_effects(
     place = len(reader.layers) - 1
     measure = WordLogit(final=reader.layers[place] == FINAL)
     todo = [(v, g) for v, g in zip(*np.nonzero(cells.used)) if np.isfinite(trained[g][place, v]).all()]
+    if not todo:
+        raise InputError("no probe of the last layer could be trained; give words of two sides in some language")
     asked = _ask(cells, todo, trained, place, settings)
     gradient, whole, missed = _estimates(reader, asked, measure, len(todo), contrast.shape[-1], settings, show)
-    latents = np.stack([_taken(one, settings.exact) for one in whole]) if todo else np.zeros((0, settings.exact), int)
+    latents = np.stack([_taken(one, settings.exact) for one in whole])
     exact = _exact(reader, asked, measure, latents, show)
     for i, (v, g) in enumerate(todo):
         active = np.flatnonzero((gradient[i] != 0) | (whole[i] != 0))
