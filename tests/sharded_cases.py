@@ -28,7 +28,7 @@ from xlingjax.models.placing import init_sharded, without_padding
 from xlingjax.responses.planning import device_bytes
 from xlingjax.sae.activations import ActivationStream
 from xlingjax.sae.coder import init_dictionary
-from xlingjax.sae.packing import pack, place
+from xlingjax.sae.packing import pack, place, place_batch
 from xlingjax.sae.stream import ArrayStream
 from xlingjax.sae.training import group_runs, train_dictionaries
 from xlingjax.sae.updating import first_state
@@ -235,7 +235,9 @@ def test_each_device_holds_its_part_of_a_dictionary() -> None:
     own = [dictionary_spec("gated", latents=64)]
     group, = group_runs(own, dictionary_settings(), make_mesh("data:2,model:4"))
     packed = pack([init_dictionary(own[0].config, jax.random.key(0))], "gated", group.latents)
-    state = place(jax.device_get(first_state(packed, group.program)), "gated", make_mesh("data:2,model:4"))
+    mesh = make_mesh("data:2,model:4")
+    batch = place_batch(np.zeros((1, 64, own[0].config.width), np.float32), mesh)
+    state = place(jax.device_get(first_state(packed, group.program)), "gated", mesh, batch)
     assert device_bytes({**state, "averaged": ()}) < 0.3 * sum(leaf.nbytes for leaf in jax.tree.leaves(state))
 
 
