@@ -236,7 +236,7 @@ def test_each_device_holds_its_part_of_a_dictionary() -> None:
     group, = group_runs(own, dictionary_settings(), make_mesh("data:2,model:4"))
     packed = pack([init_dictionary(own[0].config, jax.random.key(0))], "gated", group.latents)
     mesh = make_mesh("data:2,model:4")
-    batch = place_batch(np.zeros((1, 64, own[0].config.width), np.float32), mesh)
+    batch = place_batch(np.zeros((1, 64, own[0].config.inputs), np.float32), mesh)
     state = place(jax.device_get(first_state(packed, group.program)), "gated", mesh, batch)
     assert device_bytes({**state, "averaged": ()}) < 0.3 * sum(leaf.nbytes for leaf in jax.tree.leaves(state))
 
