@@ -9,19 +9,22 @@ new query then costs one product with what is stored and no pass over the corpus
 """
 
 import dataclasses
-from collections.abc import Mapping
+import functools
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
+from xlingjax.corpora.batching import Batch
 from xlingjax.corpora.tokenising import Tokens
 from xlingjax.errors import InputError
 from xlingjax.files import claim
 from xlingjax.influence.factors import DAMPING, Factors
 from xlingjax.influence.kept import kept
 from xlingjax.influence.losses import Scored, batch_statistics, batches_of
+from xlingjax.influence.scoring import grouped
 from xlingjax.models import Model
 from xlingjax.progress import progress
 from xlingjax.responses.jobs import tokens_fingerprint
@@ -32,14 +35,14 @@ class GradientStore:
     """What `store_gradients` made.
 
     Attributes:
-        folder: blocks of float32[rows, W], W = matrices x layers x components. count: n, sequences in all.
-        places: by name of a matrix int[L, m], flat places in [J, O]. scale: their 1 / sqrt(Lambda + lambda).
+        folder: blocks of float32[rows, W], W = matrices x layers x components, if all have as many. count: n, sequences
+        in all. places: by name of a matrix int[L, m], flat places in [J, O]. scale: their 1 / sqrt(Lambda + lambda).
         captured: share of the expected influence of a sequence on itself that the components carry.
     """
 
     folder: Path
     count: int
-    block: int
+    blocks: int
     factors: Factors
     places: Mapping[str, Int[np.ndarray, "L m"]]
     scale: Mapping[str, Float[np.ndarray, "L m"]]
@@ -51,16 +54,17 @@ class GradientStore:
         for name, places in self.places.items():
             turned = np.swapaxes(self.factors.left[name], -1, -2) @ gradients[name] @ self.factors.right[name]
             flat = turned.reshape(*turned.shape[:2], -1)
-            parts.append(np.take_along_axis(flat, places[None], -1) * self.scale[name])
-        return np.stack(parts, 1).reshape(len(parts[0]), -1)
+            found = np.take_along_axis(flat, places[None], -1) * self.scale[name]
+            parts.append(found.reshape(len(found), -1))
+        return np.concatenate(parts, 1)
 
     def scores(self, queries: Mapping[str, Float[np.ndarray, "Q L J O"]]) -> Float[np.ndarray, "Q n"]:
         """I of every stored sequence, by the stored components."""
         asked = self.project(queries)
         out = np.empty((len(asked), self.count))
-        for start in range(0, self.count, self.block):
-            held = kept(self.folder / f"{start // self.block:05d}.npz", dict)["components"]
-            out[:, start:start + self.block] = asked @ held.T
+        for number in range(self.blocks):
+            held = kept(self.folder / f"{number:05d}.npz", dict)
+            out[:, held["rows"]] = asked @ held["components"].T
         return out
 
     def nearest(
@@ -98,35 +102,33 @@ def store_gradients(
     identity = {"factors": dict(factors.described), "model": factors.model, "corpus": tokens_fingerprint(tokens),
                 "components": components, "block": block, "scored": scored is not None}
     with claim(Path(folder), identity, "gradients") as home:
-        store = GradientStore(home, len(tokens), block, factors, places, scale, carried / whole if whole else 1.0)
+        groups = grouped(batches_of(tokens, scored, batch_tokens), block)
+        store = GradientStore(
+            home, len(tokens), len(groups), factors, places, scale, carried / whole if whole else 1.0)
         with progress(total=len(tokens), label="gradients", unit="sequences") as bar:
-            for start in range(0, len(tokens), block):
-                rows = np.arange(start, min(start + block, len(tokens)))
-                kept(home / f"{start // block:05d}.npz", lambda rows=rows: {"components": _components(  # type: ignore[misc]
-                    model, store, tokens.rows(rows), None if scored is None else [scored[i] for i in rows],
-                    batch_tokens)})
-                bar.update(len(rows))
+            for number, group in enumerate(groups):
+                made = kept(home / f"{number:05d}.npz", functools.partial(_components, model, store, group))
+                bar.update(len(made["rows"]))
     return store
 
 
-def _components(
-    model: Model, store: GradientStore, tokens: Tokens, scored: Scored | None, batch_tokens: int,
-) -> Float[np.ndarray, "n W"]:
+def _components(model: Model, store: GradientStore, batches: Sequence[Batch]) -> dict[str, np.ndarray]:
+    """`rows` of the sequences, and their `components` [rows, W]."""
     factors, layers = store.factors, model.config.layers
     held = {}
     for name, places in store.places.items():
         row, column = np.divmod(places, factors.squares[name].shape[2])
         held[name] = {key: jnp.asarray(value, jnp.float32) for key, value in {
             "left": factors.left[name], "right": factors.right[name], "row": row, "column": column}.items()}
-    out = np.zeros((len(tokens), len(store.places), *next(iter(store.places.values())).shape), np.float32)
-    for batch in batches_of(tokens, scored, batch_tokens):
-        size = lambda name, batch=batch: (layers, len(batch.rows), store.places[name].shape[1])
-        sums = {name: one | {"components": jnp.zeros(size(name))} for name, one in held.items()}
+    rows, found = [], []
+    for batch in batches:
+        sums = {name: one | {"components": jnp.zeros((layers, len(batch.rows), store.places[name].shape[1]))}
+                for name, one in held.items()}
         made = batch_statistics(
             model.params, model.config, tuple((m, "components") for m in factors.matrices), "true", sums, batch.tokens,
             batch.mask, batch.where)
+        scaled = [np.moveaxis(np.asarray(made[name]["components"]), 1, 0) * store.scale[name] for name in held]
         real = batch.rows >= 0
-        for number, name in enumerate(store.places):
-            found = np.moveaxis(np.asarray(made[name]["components"]), 1, 0)
-            out[batch.rows[real], number] = (found * store.scale[name])[real]
-    return out.reshape(len(tokens), -1)
+        rows.append(batch.rows[real])
+        found.append(np.concatenate([one[real].reshape(real.sum(), -1) for one in scaled], 1))
+    return {"rows": np.concatenate(rows), "components": np.concatenate(found).astype(np.float32)}

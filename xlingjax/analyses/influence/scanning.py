@@ -20,7 +20,6 @@ from xlingjax.influence.kept import kept
 from xlingjax.influence.scoring import by_token, low_rank, pairwise, sequence_gradients
 from xlingjax.influence.store import store_gradients
 from xlingjax.models import Model
-from xlingjax.progress import progress
 
 SIDES = ("most", "least")
 
@@ -84,20 +83,13 @@ def scan(
 
     One pass over the sequences serves all queries. Blocks of sequences are kept in `folder`.
     """
-    tokens = training.tokens
-    layers = model.config.layers
     chosen = candidates(model, factors, asked, training, settings, folder)
     wanted = np.flatnonzero(chosen.any(0))
     queries = low_rank(asked.gradients, settings.rank) if settings.rank else asked.gradients
-    out = np.full((len(asked.queries), len(tokens), layers), np.nan, np.float32)
-    blocks = [wanted[start:start + settings.block] for start in range(0, len(wanted), settings.block)]
-    with progress(total=len(wanted), label="score", unit="sequences") as bar:
-        for number, rows in enumerate(blocks):
-            made = kept(folder / f"{number:05d}.npz", lambda rows=rows: {"scores": pairwise(  # type: ignore[misc]
-                model, factors.matrices, queries, tokens.rows(rows), batch_tokens=settings.batch_tokens,
-                show=False).sum(2).astype(np.float32)})
-            out[:, rows] = np.where(chosen[:, rows, None], made["scores"], np.nan)
-            bar.update(len(rows))
+    out = np.full((len(asked.queries), len(training.tokens), model.config.layers), np.nan, np.float32)
+    made = pairwise(model, factors.matrices, queries, training.tokens.rows(wanted), batch_tokens=settings.batch_tokens,
+                    folder=folder, block=settings.block).sum(2)
+    out[:, wanted] = np.where(chosen[:, wanted, None], made, np.nan)
     return out
 
 

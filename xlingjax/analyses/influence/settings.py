@@ -26,7 +26,8 @@ class InfluenceSettings:
         permutations: of the null. draws: of the bootstrap.
         components: of each matrix's gradients, those of the largest variance, that are kept on disk to find candidates
             by (`influence.store`); 0 = none.
-        block: sequences whose scores are kept in one file. batch_tokens: of a batch. dtype: of the forward pass.
+        block: sequences or a little more, whose scores are kept in one file. batch_tokens: of a batch.
+        dtype: of the forward pass.
         seed: of the draw of sequences, of sampled labels, distractors, permutations and the bootstrap.
     """
 
