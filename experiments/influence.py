@@ -45,7 +45,9 @@ flags.DEFINE_string("parallel", None, "translated sentences that training has no
                     "table with columns id, lang and text")
 flags.DEFINE_string("queries", None, "table with columns language, prompt, completion and, shared by translations, id; "
                     "by default sentences of --parallel, their first half the prompt")
-flags.DEFINE_list("languages", [], "languages; all by default")
+flags.DEFINE_list("languages", [], "languages of texts and sentences; all of --parallel by default")
+flags.DEFINE_list("unseen", list(UNSEEN), "languages that training has not seen; their texts are left out")
+flags.DEFINE_integer("sequences", _S.sequences, "texts that are read, drawn at random; 0 = all")
 flags.DEFINE_integer("asked", _S.asked, "sentences of --parallel that are queries, in every language")
 flags.DEFINE_integer("pairs", _S.pairs, "sentences of --parallel that translations are ranked on")
 flags.DEFINE_integer("distractors", _S.distractors, "sentences of its length that a translation is ranked among")
@@ -83,8 +85,8 @@ def embedded(workdir: Path) -> Inputs:
     refuse_present(NAMED, "needs --model, the checkpoints to ask")
     languages = tuple(FLAGS.languages) or None
     probe = mini_world("probe", languages=languages)
-    trained = [name for name in probe.language_names if name not in UNSEEN]
-    found = pretrained(workdir, say, lambda steps: list(dict.fromkeys([steps[0], steps[-1]])))
+    trained = [name for name in probe.language_names if name not in FLAGS.unseen]
+    found = pretrained(workdir, say, lambda steps: list(dict.fromkeys([steps[0], steps[-1]])), unseen=FLAGS.unseen)
     return Inputs(found, mini_world("train", languages=trained, sentences=SENTENCES), probe)
 
 
@@ -99,7 +101,12 @@ def named() -> Inputs:
         raise InputError(f"--parallel={path} does not exist; give a folder of CoNLL-U files or a table")
     parallel = read_conllu(sorted(path.glob("*.conllu*")), languages=languages, parallel=True) if path.is_dir() \
         else read_parallel(path, languages)
-    return Inputs(checkpoints(), read_text([Path(name) for name in FLAGS.texts]), parallel)
+    texts = read_text([Path(name) for name in FLAGS.texts])
+    trained = [name for name in parallel.language_names if name in texts.language_names and name not in FLAGS.unseen]
+    if not trained:
+        raise InputError(f"--texts has none of the languages {', '.join(parallel.language_names)} that training has "
+                         "seen; give texts in some of them, or see how both name their languages")
+    return Inputs(checkpoints(), texts.language(*trained), parallel)
 
 
 def queries() -> Queries | None:
@@ -119,7 +126,8 @@ def main() -> None:
     factors = FactorSettings(tuple(FLAGS.matrices), FLAGS.labels, FLAGS.covariance_blocks,
                              batch_tokens=FLAGS.batch_tokens, seed=FLAGS.seed)
     settings = InfluenceSettings(
-        factors, FLAGS.fitted, FLAGS.length, FLAGS.candidates, FLAGS.rank, FLAGS.rescored, FLAGS.shown,
+        factors, FLAGS.sequences, FLAGS.fitted, FLAGS.length, FLAGS.candidates, FLAGS.rank,
+        rescored=FLAGS.rescored, shown=FLAGS.shown,
         asked=FLAGS.asked, pairs=FLAGS.pairs, distractors=FLAGS.distractors, permutations=FLAGS.permutations,
         components=FLAGS.components, batch_tokens=FLAGS.batch_tokens, dtype=FLAGS.dtype, seed=FLAGS.seed)
     asked = queries()

@@ -1,4 +1,4 @@
-"""Which training sequences are scored at all: by shared tokens, for one language; by chance and length, for several."""
+"""Which training sequences are scored at all, those that share rare tokens; and whose influence is one token's."""
 
 import numpy as np
 import scipy.sparse
@@ -43,24 +43,6 @@ def _occurring(tokens: Tokens, vocabulary: int) -> scipy.sparse.csr_matrix:
         raise InputError(f"token {columns.max()} lies outside the vocabulary of {vocabulary}; give the model's own")
     starts = np.concatenate([[0], np.cumsum([len(row) for row in rows])])
     return scipy.sparse.csr_matrix((np.ones(len(columns)), columns, starts), (len(rows), vocabulary))
-
-
-def length_matched(
-    lengths: Int[np.ndarray, "n"], wanted: int, among: Int[np.ndarray, "m"], count: int, seed: int,
-) -> Int[np.ndarray, "count"]:
-    """Random ones of those nearest in length: distractors that length does not give away.
-
-    Args:
-        lengths: of all sequences. wanted: of the one that they stand beside. among: rows they are taken from.
-
-    >>> length_matched(np.array([3, 9, 4, 5, 30]), 4, np.array([0, 1, 2, 4]), 2, seed=0).tolist()
-    [0, 2]
-    """
-    if count > len(among):
-        raise InputError(f"{count} distractors are asked for and there are {len(among)}; ask for fewer")
-    rng = np.random.default_rng([seed, 97])
-    order = np.lexsort((rng.random(len(among)), np.abs(lengths[among] - wanted)))
-    return np.sort(among[order[:count]])
 
 
 def spurious(scores: Float[np.ndarray, "*q t"]) -> np.ndarray:

@@ -79,6 +79,9 @@ def trace_influence(
         InputError: checkpoints, texts and settings do not fit, or the workdir holds another experiment.
     """
     say = say or (lambda text: None)
+    if settings.sequences:
+        drawn = np.random.default_rng([settings.seed, 5]).permutation(len(texts))[:settings.sequences]
+        texts = texts.rows(np.sort(drawn))
     sentences = choose_sentences(parallel, settings.pairs, settings.seed)
     if queries is None:
         few = sentences.each * np.arange(len(sentences.languages))[:, None] + np.arange(

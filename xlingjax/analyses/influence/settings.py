@@ -12,7 +12,8 @@ class InfluenceSettings:
 
     Attributes:
         factors: of `fit_factors`.
-        fitted: training sequences that factors are fitted on, drawn at random; all where there are fewer.
+        sequences: training texts that are read, drawn at random; 0 = all.
+        fitted: of these, how many factors are fitted on, drawn at random; all where there are fewer.
         length: most tokens of a sequence; longer ones are cut.
         candidates: training sequences that are scored: 0 = all, else of each query so many: those that share the rarest
             tokens with it (`influence.shared_tokens`), or, with `components`, the nearest in the store of gradients.
@@ -32,6 +33,7 @@ class InfluenceSettings:
     """
 
     factors: FactorSettings = FactorSettings()
+    sequences: int = 0
     fitted: int = 10_000
     length: int = 512
     candidates: int = 0
@@ -51,9 +53,9 @@ class InfluenceSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        require_least(self, {"fitted": 1, "length": 2, "candidates": 0, "rank": 0, "rescored": 1, "shown": 1, "tops": 1,
-                             "asked": 1, "pairs": 3, "distractors": 1, "permutations": 19, "draws": 1, "components": 0,
-                             "block": 1, "batch_tokens": 1, "seed": 0})
+        require_least(self, {"sequences": 0, "fitted": 1, "length": 2, "candidates": 0, "rank": 0, "rescored": 1,
+                             "shown": 1, "tops": 1, "asked": 1, "pairs": 3, "distractors": 1, "permutations": 19,
+                             "draws": 1, "components": 0, "block": 1, "batch_tokens": 1, "seed": 0})
         if self.components and not self.candidates:
             raise InputError(f"components is {self.components}, and candidates is 0, so that all sequences are scored "
                              "anyway; say how many candidates the store is to find")
