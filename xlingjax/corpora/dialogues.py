@@ -112,7 +112,7 @@ class Dialogues:
 
     @functools.cached_property
     def documents(self) -> Shaped[np.ndarray, "S"]:
-        """str[S]: unit of independence within a language: the episode, or a block of 20 rows where flags are missing."""
+        """str[S]: unit of independence in a language: the episode, or a block of 20 rows where flags are missing."""
         return np.array([f"{language}/{split}/{episode}" + (f"/block {row // BLOCK}" if mixed else "")
                          for (language, split, episode), row, mixed in zip(
                              self._keys(), self.rows.tolist(), self.mixed.tolist())], str)
@@ -141,7 +141,7 @@ class Dialogues:
         return self.take(found)
 
     def corpus(self) -> Corpus:
-        """The turns as sentences without labels; translations share the document of the first language that has them."""
+        """The turns as sentences without labels; translations share the document that the first language has."""
         home: dict[str, str] = {}  # of a parallel id
         moved: dict[str, str] = {}  # document -> that of its first turn with a translation
         for own, parallel in zip(self.documents.tolist(), self.parallel.tolist()):
@@ -172,9 +172,9 @@ class Dialogues:
             for split in dict.fromkeys(self.splits[self.languages == language].tolist()):
                 part = self.only(language, split)
                 lines.append(
-                    f"  {language} {split}: {len(part)} turns, {len(set(part.episodes.tolist()))} episodes or stretches, "
-                    f"{int(part.mixed.sum())} turns without flags, {int((part.parallel != '').sum())} with translations, "
-                    f"{int((~part.scored).sum())} as context only")
+                    f"  {language} {split}: {len(part)} turns, {len(set(part.episodes.tolist()))} episodes; turns "
+                    f"without flags {part.mixed.sum()}, with translations {(part.parallel != '').sum()}, "
+                    f"as context only {(~part.scored).sum()}")
         return "\n".join(lines + [f"  note: {note}" for note in self.notes()])
 
     @functools.cached_property
@@ -246,10 +246,12 @@ def windows(dialogues: Dialogues, earlier: int = EARLIER) -> Windows:
             contexts.append(dialogues.texts[max(start, turn - earlier):turn])
             turns.append(turn)
     if not turns:
-        raise InputError(f"dialogues {dialogues.name!r} have no reply: every episode is of one turn, or no turn is scored")
+        raise InputError(
+            f"dialogues {dialogues.name!r} have no reply: every episode is of one turn, or no turn is scored")
     index = np.array(turns)
-    return Windows(tuple(contexts), tuple(dialogues.texts[turn] for turn in turns), index, dialogues.languages[index],
-                   dialogues.splits[index], dialogues.documents[index], dialogues.parallel[index], dialogues.mixed[index])
+    return Windows(
+        tuple(contexts), tuple(dialogues.texts[turn] for turn in turns), index, dialogues.languages[index],
+        dialogues.splits[index], dialogues.documents[index], dialogues.parallel[index], dialogues.mixed[index])
 
 
 def shuffle_contexts(found: Windows, seed: int = 0) -> Windows:
@@ -291,30 +293,28 @@ def same_turn(text: str) -> str:
     return " ".join(marks.split()) or folded.strip()
 
 
-def leaks(train: Dialogues, test: Dialogues) -> tuple[Leak, ...]:
+def leaks(train: Dialogues, test: Dialogues, words: int = 1) -> tuple[Leak, ...]:
     """Turns of `test` that `train` has in the same language, capitals, blanks and punctuation aside.
 
-    Common phrases ("thank you") are among them: `long_leaks` counts those that are hardly chance.
+    Args:
+        words: that a turn has at least. Phrases that everybody says ("thank you") recur by chance; turns of five words
+            and more (`LONG`) hardly do.
     """
     known: dict[tuple[str, str], int] = {}
     for row, (text, language) in enumerate(zip(train.texts, train.languages.tolist())):
         known.setdefault((language, same_turn(text)), row)
     found = []
     for row, (text, language) in enumerate(zip(test.texts, test.languages.tolist())):
-        if (language, same_turn(text)) in known:
-            found.append(Leak(row, known[language, same_turn(text)], text))
+        said = same_turn(text)
+        if (language, said) in known and len(said.split()) >= words:
+            found.append(Leak(row, known[language, said], text))
     return tuple(found)
 
 
-def long_leaks(found: Sequence[Leak]) -> tuple[Leak, ...]:
-    """Those of five words and more."""
-    return tuple(leak for leak in found if len(same_turn(leak.text).split()) >= LONG)
-
-
-def without_leaks(train: Dialogues, test: Dialogues) -> Dialogues:
+def without_leaks(train: Dialogues, test: Dialogues, words: int = 1) -> Dialogues:
     """`test` with its leaked turns no longer scored; they stay as context, so that no other window changes."""
     scored = test.scored.copy()
-    scored[[leak.test for leak in leaks(train, test)]] = False
+    scored[[leak.test for leak in leaks(train, test, words)]] = False
     return dataclasses.replace(test, scored=scored)
 
 

@@ -24,8 +24,8 @@ def translated_rows(ours: Mapping[int, str], theirs: Mapping[int, str]) -> dict[
 
     A number that stands in one row only, within three rows, is an anchor. A row is taken for a translation at the shift
     of the nearest anchors before and after it, at most 30 rows away, where these two agree; before the first and after
-    the last anchor of the one there is, where both tables begin or end together. Tables with fewer than ten anchors, or in which fewer than half of the rows at one place that both have
-    numbers share one, are no translations: empty.
+    the last anchor, of the one there is, where both tables begin or end together. Tables with fewer than ten anchors,
+    or in which fewer than half of the rows at one place that both have numbers share one, are no translations: empty.
 
     >>> ours = {i: f"at 1{i:02d}7 o'clock" for i in range(12)}
     >>> translated_rows(ours, {i + 1: f"um 1{i:02d}7 Uhr" for i in range(12)}) == {i: i + 1 for i in range(12)}

@@ -108,15 +108,16 @@ class _Book:
 
     def rows(self, part: str) -> list[tuple[int, dict[int, str]]]:
         out: list[tuple[int, dict[int, str]]] = []
-        cell = {"kind": "", "text": "", "column": -1}
         inside = {"v": 0, "t": 0, "rPh": 0}
+        kind, held, column = "n", "", -1
 
         def start(name: str, found: dict) -> None:
+            nonlocal kind, held, column
             if name == "row":
                 out.append((self._number(found.get("r"), out[-1][0] + 1 if out else 1), {}))
-                cell["column"] = -1
+                column = -1
             elif name == "c":
-                cell.update(kind=found.get("t", "n"), text="", column=self._column(found.get("r"), int(cell["column"]) + 1))
+                kind, held, column = found.get("t", "n"), "", self._column(found.get("r"), column + 1)
             elif name in inside:
                 inside[name] += 1
 
@@ -124,17 +125,17 @@ class _Book:
             if name in inside:
                 inside[name] -= 1
             elif name == "c" and out:
-                text = self._text(str(cell["kind"]), str(cell["text"]))
+                text = self._text(kind, held)
                 if text:
-                    out[-1][1][int(cell["column"])] = text
+                    out[-1][1][column] = text
 
         def text(data: str) -> None:
-            wanted = "t" if cell["kind"] == "inlineStr" else "v"
-            if inside[wanted] and not inside["rPh"]:
-                cell["text"] = str(cell["text"]) + data
+            nonlocal held
+            if inside["t" if kind == "inlineStr" else "v"] and not inside["rPh"]:
+                held += data
 
         self._parse(part, start, end, text)
-        return [row for row in out]
+        return out
 
     def _number(self, written: str | None, following: int) -> int:
         return int(written) if written and written.isdigit() else following
@@ -154,7 +155,8 @@ class _Book:
         if kind != "s":
             return _unescaped(found)
         if not found.strip().isdigit() or int(found) >= len(self.strings):
-            raise InputError(f"{self.path}: a cell refers to text {found!r} of {len(self.strings)}; save it again as .xlsx")
+            raise InputError(
+                f"{self.path}: a cell refers to text {found!r} of {len(self.strings)}; save it again as .xlsx")
         return self.strings[int(found)]
 
 
