@@ -22,6 +22,7 @@ from xlingjax.analyses.health import language_losses
 from xlingjax.corpora import mini_world
 from xlingjax.corpora.tokenising import tokenise
 from xlingjax.errors import InputError
+from xlingjax.influence import FactorSettings, fit_factors, pairwise, self_influence, sequence_gradients
 from xlingjax.models import init_params, load_model, save_model
 from xlingjax.models.model import Model
 from xlingjax.models.placing import init_sharded, without_padding
@@ -248,3 +249,19 @@ def test_a_stream_of_activations(own, mesh) -> None:
                                 model_tokens=1024, buffer_bytes=2**16) for on in (None, make_mesh(mesh))]
     for step in (0, 3):
         close(*(one.batch(step)[0] for one in streams), PARITY)
+
+
+def test_influence(own) -> None:
+    folder, world = own
+    factors, scores = [], []
+    for on in (None, make_mesh("data:4,model:2")):
+        model = load_model(folder, mesh=on)
+        tokens = tokenise(model.tokenizer, world.texts[:24], 64)
+        made = fit_factors(model, tokens, FactorSettings(batch_tokens=1024, labels="true"))
+        asked = made.precondition(sequence_gradients(model, made.matrices, tokens.rows(np.arange(3))))
+        factors.append(made)
+        scores.append((pairwise(model, made.matrices, asked, tokens), self_influence(model, made, tokens)))
+    for name, one in factors[0].alpha.items():
+        close(factors[1].alpha[name] / one.max(), one / one.max(), 1e-4)
+    for one, many in zip(*scores):
+        close(many / np.abs(one).max(), one / np.abs(one).max(), 1e-3)

@@ -52,7 +52,7 @@ def gauss_newton(
     def product(v: np.ndarray) -> np.ndarray:
         given = {name: jnp.asarray(one, jnp.float32) for name, one in unflatten(v, chosen, layers).items()}
         total = np.zeros(v.shape)
-        for batch in batches_of(tokens, scored, batch_tokens):
+        for batch in batches_of(model, tokens, scored, batch_tokens):
             found = _product(model.params, model.config, tuple(chosen), given, batch.tokens, batch.mask, batch.where)
             total += flatten(found, chosen)
         return total / len(tokens)

@@ -14,7 +14,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
@@ -22,7 +21,7 @@ from xlingjax.corpora.batching import Batch
 from xlingjax.corpora.tokenising import Tokens
 from xlingjax.errors import InputError, require_least
 from xlingjax.files import claim, write_whole
-from xlingjax.influence.losses import LABELS, Scored, batch_statistics, batches_of
+from xlingjax.influence.losses import LABELS, Scored, batches_of, measure, over_layers
 from xlingjax.influence.matrices import Matrix, matrices
 from xlingjax.models import Model
 from xlingjax.progress import progress
@@ -149,7 +148,7 @@ def fit_factors(
     settings = settings or FactorSettings()
     if not model.config.causal or not model.config.head:
         raise InputError(f"model {model.name!r} is no decoder with a head, so it has no loss on text")
-    batches = batches_of(tokens, scored, settings.batch_tokens)
+    batches = batches_of(model, tokens, scored, settings.batch_tokens)
     counted = sum(int(batch.where[:, 1:].sum()) for batch in batches)
     if not counted:
         raise InputError("the corpus has no token that is predicted; give sequences of two tokens or more")
@@ -183,7 +182,7 @@ def _fit(
                 bar.update(len(part))
         return total
 
-    zeros = lambda *shape: jnp.zeros((layers, *shape), jnp.float32)
+    zeros = lambda *shape: np.zeros((layers, *shape), np.float32)
     sums = summed("covariances", lambda: {
         m: ("covariances", {"inputs": zeros(m.rows, m.rows), "outputs": zeros(m.outputs, m.outputs)}) for m in own})
     bases = _kept(folder, "bases", lambda: {
@@ -194,12 +193,11 @@ def _fit(
     held = lambda side, what: {m.name: bases[f"{m.name} {side} {what}"] for m in own}
     left, right = held("left", "vectors"), held("right", "vectors")
     squares = summed("variances", lambda: {
-        m: ("squares", {"squares": zeros(m.rows, m.outputs), "left": jnp.asarray(left[m.name], jnp.float32),
-                        "right": jnp.asarray(right[m.name], jnp.float32)}) for m in own})
+        m: ("squares", {"squares": zeros(m.rows, m.outputs), "left": left[m.name], "right": right[m.name]})
+        for m in own})
     diagonal = {} if not settings.diagonal else summed("diagonal", lambda: {
-        m: ("squares", {"squares": zeros(m.rows, m.outputs),
-                        "left": jnp.tile(jnp.eye(m.rows), (layers, 1, 1)),
-                        "right": jnp.tile(jnp.eye(m.outputs), (layers, 1, 1))}) for m in own})
+        m: ("squares", {"squares": zeros(m.rows, m.outputs), "left": np.tile(np.eye(m.rows), (layers, 1, 1)),
+                        "right": np.tile(np.eye(m.outputs), (layers, 1, 1))}) for m in own})
     mean = lambda found: {m.name: found[f"{m.name} squares"] / sequences for m in own} if found else {}
     return Factors(own, left, right, held("left", "values"), held("right", "values"), mean(squares), mean(diagonal),
                    counted, sequences, identity["model"], identity)
@@ -211,16 +209,15 @@ def _sums(
 ) -> dict[str, np.ndarray]:
     """Statistics of some batches, summed in float64; "name statistic" -> array."""
     kinds = tuple((matrix, kind) for matrix, (kind, _) in watched.items())
-    sums = {matrix.name: given for matrix, (_, given) in watched.items()}
+    sums = over_layers(model, {matrix.name: given for matrix, (_, given) in watched.items()})
     wanted = {"covariances": ("inputs", "outputs"), "squares": ("squares",)}
     total: dict[str, np.ndarray] = {}
     for number, batch in zip(numbers.tolist(), batches):
-        found = batch_statistics(model.params, model.config, kinds, settings.labels, sums, batch.tokens, batch.mask,
-                                 batch.where, np.uint32(number), np.uint32(settings.seed))
+        found = measure(model, kinds, settings.labels, sums, batch, number, settings.seed)
         for matrix, kind in kinds:
             for key in wanted[kind]:
                 name = f"{matrix.name} {key}"
-                total[name] = total.get(name, 0) + np.asarray(found[matrix.name][key], np.float64)
+                total[name] = total.get(name, 0) + found[matrix.name][key].astype(np.float64)
     return total
 
 

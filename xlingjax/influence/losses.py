@@ -7,26 +7,31 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from xlingjax import hosts
 from xlingjax.corpora.batching import Batch, make_batch, plan_batches
 from xlingjax.corpora.tokenising import Tokens
 from xlingjax.influence.matrices import Matrix
 from xlingjax.influence.watching import Statistic
+from xlingjax.models import Model
 from xlingjax.models.config import TransformerConfig
 from xlingjax.models.taps import Watch
 from xlingjax.models.transformer import forward, unembed
 from xlingjax.precision import full_precision
+from xlingjax.sharding import batch_sharding, batch_shards, mesh_of
 from xlingjax.training.objectives import LOGITS_AT_ONCE, label_losses
 
 LABELS = ("sampled", "true")
 Scored = Sequence[Bool[np.ndarray, "t"]]  # of each sequence, tokens whose prediction is part of the loss
 
 
-def batches_of(tokens: Tokens, scored: Scored | None, batch_tokens: int) -> list[Batch]:
+def batches_of(model: Model, tokens: Tokens, scored: Scored | None, batch_tokens: int) -> list[Batch]:
     """All sequences in batches; `where` of a batch are tokens whose prediction is part of the loss, by default all."""
     where = [np.ones(len(ids), bool) for ids in tokens.ids] if scored is None else scored
-    return [make_batch(tokens, plan, where) for plan in plan_batches(tokens.lengths, batch_tokens)]
+    plans = plan_batches(tokens.lengths, batch_tokens, batch_shards(model.params))
+    return [make_batch(tokens, plan, where) for plan in plans]
 
 
 def scored_places(scored: Bool[Array, "B T"], mask: Bool[Array, "B T"]) -> Bool[Array, "B T"]:
@@ -95,3 +100,26 @@ def batch_statistics(
         drawn = jnp.roll(tokens, -1, axis=1)
     watched = {matrix: (kind, sums[matrix.name]) for matrix, kind in kinds}
     return statistics(params, config, watched, tokens, mask, drawn, scored_places(scored, mask))
+
+
+def measure(
+    model: Model, kinds: tuple[tuple[Matrix, str], ...], labels: str, sums: Any, batch: Batch, number: int = 0,
+    seed: int = 0,
+) -> dict[str, dict[str, np.ndarray]]:
+    """`batch_statistics` of a model wherever it lies: a mesh splits the batch by rows; the result is on the host."""
+    tokens, mask, where = hosts.to_devices(
+        (batch.tokens, batch.mask, batch.where), batch_sharding(model.params))
+    made = batch_statistics(
+        model.params, model.config, kinds, labels, sums, tokens, mask, where, np.uint32(number), np.uint32(seed))
+    return dict(hosts.to_host(made))
+
+
+def over_layers(model: Model, arrays: Any) -> Any:
+    """Arrays [L, ...] in float32 on the model's devices, their layers over its mesh where an axis divides them."""
+    mesh = mesh_of(model.params)
+    arrays = jax.tree.map(lambda leaf: np.asarray(leaf, np.float32), arrays)
+    if mesh is None:
+        return jax.tree.map(jnp.asarray, arrays)
+    layers = model.config.layers
+    splits = [name for name in ("model", "fsdp") if mesh.shape.get(name, 1) > 1 and not layers % mesh.shape[name]]
+    return hosts.to_devices(arrays, NamedSharding(mesh, PartitionSpec(*splits[:1])))

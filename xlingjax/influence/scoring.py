@@ -10,8 +10,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
@@ -20,7 +18,7 @@ from xlingjax.corpora.tokenising import Tokens
 from xlingjax.errors import InputError
 from xlingjax.influence.factors import DAMPING, Factors
 from xlingjax.influence.kept import kept
-from xlingjax.influence.losses import Scored, batch_statistics, batches_of
+from xlingjax.influence.losses import Scored, batches_of, measure, over_layers
 from xlingjax.influence.matrices import Matrix
 from xlingjax.models import Model
 from xlingjax.progress import progress
@@ -69,14 +67,13 @@ def sequence_gradients(
     _check(tokens, scored)
     layers = model.config.layers
     found = {m.name: np.zeros((len(tokens), layers, m.rows, m.outputs), np.float32) for m in chosen}
-    for batch in batches_of(tokens, scored, batch_tokens):
-        sums = {m.name: {"gradients": jnp.zeros((layers, len(batch.rows), m.rows, m.outputs))} for m in chosen}
-        made = batch_statistics(
-            model.params, model.config, tuple((m, "gradients") for m in chosen), "true", sums, batch.tokens, batch.mask,
-            batch.where)
+    for batch in batches_of(model, tokens, scored, batch_tokens):
+        sums = over_layers(model, {m.name: {
+            "gradients": np.zeros((layers, len(batch.rows), m.rows, m.outputs))} for m in chosen})
+        made = measure(model, tuple((m, "gradients") for m in chosen), "true", sums, batch)
         real = batch.rows >= 0
         for m in chosen:
-            found[m.name][batch.rows[real]] = np.moveaxis(np.asarray(made[m.name]["gradients"]), 1, 0)[real]
+            found[m.name][batch.rows[real]] = np.moveaxis(made[m.name]["gradients"], 1, 0)[real]
     return found
 
 
@@ -116,16 +113,14 @@ def self_influence(
         mean = variance.mean((1, 2), keepdims=True)
         weight = 1 / (variance + (DAMPING * mean if damping is None else damping))
         sums[name] = {"weight": weight, "left": factors.left[name], "right": factors.right[name]}
-    sums = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), sums)
+    sums = over_layers(model, sums)
     out = np.zeros(len(tokens))
-    for batch in batches_of(tokens, scored, batch_tokens):
-        layers = model.config.layers
-        given = {name: one | {"products": jnp.zeros((layers, len(batch.rows)))} for name, one in sums.items()}
-        made = batch_statistics(
-            model.params, model.config, tuple((m, "self products") for m in factors.matrices), "true", given,
-            batch.tokens, batch.mask, batch.where)
+    for batch in batches_of(model, tokens, scored, batch_tokens):
+        zeros = over_layers(model, np.zeros((model.config.layers, len(batch.rows))))
+        given = {name: one | {"products": zeros} for name, one in sums.items()}
+        made = measure(model, tuple((m, "self products") for m in factors.matrices), "true", given, batch)
         real = batch.rows >= 0
-        total = sum(np.asarray(one["products"], np.float64).sum(0) for one in made.values())
+        total = sum(one["products"].astype(np.float64).sum(0) for one in made.values())
         out[batch.rows[real]] = np.asarray(total)[real]
     return out
 
@@ -136,8 +131,8 @@ def _scores(
 ) -> np.ndarray:
     _check(tokens, scored)
     parts_of = lambda one: one._asdict() if isinstance(one, LowRank) else {"queries": one}
-    held = {m.name: {key: jnp.moveaxis(jnp.asarray(value, jnp.float32), 0, 1)
-                     for key, value in parts_of(queries[m.name]).items()} for m in chosen}
+    held = over_layers(model, {m.name: {
+        key: np.moveaxis(value, 0, 1) for key, value in parts_of(queries[m.name]).items()} for m in chosen})
     layers, count = next(iter(held[chosen[0].name].values())).shape[:2]
     longest = int(tokens.lengths.max())
     whole = kind != "token products"
@@ -145,15 +140,14 @@ def _scores(
 
     def products(batch: Batch) -> np.ndarray:
         size = (layers, count, *batch.tokens.shape[:1 if whole else 2])
-        sums = {m.name: {**held[m.name], "products": jnp.zeros(size)} for m in chosen}
-        made = batch_statistics(
-            model.params, model.config, tuple((m, kind) for m in chosen), "true", sums, batch.tokens, batch.mask,
-            batch.where)
-        parts = np.stack([np.asarray(made[m.name]["products"]) for m in chosen])  # [M, L, Q, B (, T)]
+        zeros = over_layers(model, np.zeros(size))
+        made = measure(model, tuple((m, kind) for m in chosen), "true", {
+            m.name: {**held[m.name], "products": zeros} for m in chosen}, batch)
+        parts = np.stack([made[m.name]["products"] for m in chosen])  # [M, L, Q, B (, T)]
         return np.moveaxis(parts, (2, 3), (0, 1)) if whole else parts.sum((0, 1))
 
     with progress(total=len(tokens), label="score", unit="sequences", show=show) as bar:
-        for number, group in enumerate(grouped(batches_of(tokens, scored, batch_tokens), block)):
+        for number, group in enumerate(grouped(batches_of(model, tokens, scored, batch_tokens), block)):
             path = None if folder is None else folder / f"{number:05d}.npz"
             made = kept(path, lambda group=group: {  # type: ignore[misc]
                 str(at): products(batch) for at, batch in enumerate(group)})

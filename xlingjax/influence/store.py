@@ -13,7 +13,6 @@ import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
@@ -23,7 +22,7 @@ from xlingjax.errors import InputError
 from xlingjax.files import claim
 from xlingjax.influence.factors import DAMPING, Factors
 from xlingjax.influence.kept import kept
-from xlingjax.influence.losses import Scored, batch_statistics, batches_of
+from xlingjax.influence.losses import Scored, batches_of, measure, over_layers
 from xlingjax.influence.scoring import grouped
 from xlingjax.models import Model
 from xlingjax.progress import progress
@@ -102,7 +101,7 @@ def store_gradients(
     identity = {"factors": dict(factors.described), "model": factors.model, "corpus": tokens_fingerprint(tokens),
                 "components": components, "block": block, "scored": scored is not None}
     with claim(Path(folder), identity, "gradients") as home:
-        groups = grouped(batches_of(tokens, scored, batch_tokens), block)
+        groups = grouped(batches_of(model, tokens, scored, batch_tokens), block)
         store = GradientStore(
             home, len(tokens), len(groups), factors, places, scale, carried / whole if whole else 1.0)
         with progress(total=len(tokens), label="gradients", unit="sequences") as bar:
@@ -118,16 +117,15 @@ def _components(model: Model, store: GradientStore, batches: Sequence[Batch]) ->
     held = {}
     for name, places in store.places.items():
         row, column = np.divmod(places, factors.squares[name].shape[2])
-        held[name] = {key: jnp.asarray(value, jnp.float32) for key, value in {
-            "left": factors.left[name], "right": factors.right[name], "row": row, "column": column}.items()}
+        held[name] = over_layers(model, {
+            "left": factors.left[name], "right": factors.right[name], "row": row, "column": column})
     rows, found = [], []
     for batch in batches:
-        sums = {name: one | {"components": jnp.zeros((layers, len(batch.rows), store.places[name].shape[1]))}
-                for name, one in held.items()}
-        made = batch_statistics(
-            model.params, model.config, tuple((m, "components") for m in factors.matrices), "true", sums, batch.tokens,
-            batch.mask, batch.where)
-        scaled = [np.moveaxis(np.asarray(made[name]["components"]), 1, 0) * store.scale[name] for name in held]
+        zeros = over_layers(model, {
+            name: np.zeros((layers, len(batch.rows), store.places[name].shape[1])) for name in held})
+        made = measure(model, tuple((m, "components") for m in factors.matrices), "true", {
+            name: one | {"components": zeros[name]} for name, one in held.items()}, batch)
+        scaled = [np.moveaxis(made[name]["components"], 1, 0) * store.scale[name] for name in held]
         real = batch.rows >= 0
         rows.append(batch.rows[real])
         found.append(np.concatenate([one[real].reshape(real.sum(), -1) for one in scaled], 1))

@@ -156,7 +156,7 @@ def _nats(model: Model, queries: Queries, settings: InfluenceSettings) -> Float[
     """Of a token of each completion."""
     tokens, scored = queries.tokens(model, settings.length)
     out = np.zeros(len(queries))
-    for batch in batches_of(tokens, scored, settings.batch_tokens):
+    for batch in batches_of(model, tokens, scored, settings.batch_tokens):
         losses, counts = _losses(model.params, model.config, batch.tokens, batch.mask, batch.where)
         real = batch.rows >= 0
         out[batch.rows[real]] = (np.asarray(losses) / np.maximum(np.asarray(counts), 1))[real]
