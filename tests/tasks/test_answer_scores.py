@@ -54,10 +54,12 @@ def test_squad_s_definition(prediction, answers):
     ("the Rhine", ["Rhine"], 1, 1),
     ("Rhine River", ["the river Rhine"], 1, 0),  # a bag of words, but not the same text
     ("red red river", ["red river"], 0.8, 0),  # 2 of 3 and 2 of 2: counted as often as they occur
+    ("red red", ["red red river"], 0.8, 0),
     ("in 1704", ["1704", "in the year 1704"], 0.8, 0),  # 2/3 with the first, 2 * 1 * (2/3) / (5/3) with the second
     ("a the an", ["."], 0, 1),  # nothing is left of both: equal, and no common word
     ("état-major", ["étatmajor"], 1, 1),  # the hyphen goes without a blank
     ("“Rhine”", ["Rhine"], 0, 0),  # quotes that are not ASCII stay
+    ("“the”", ["“ ”"], 1, 1),  # an article leaves a blank
     ("", ["Rhine"], 0, 0),
     ("theatre", ["the atre"], 0, 0),
 ])

@@ -142,6 +142,7 @@ def test_a_filler_row_counts_nothing(encoded):
     alone, _ = LOSS(head, hidden[:real], {name: value[:real] for name, value in batch.targets.items()})
     assert weight == real
     close(total, alone, 1e-5)
+    close(LOSS(head, hidden, batch.targets | {"weight": 2 * batch.targets["weight"]})[0], 2 * total, 1e-4)
     gradient = jax.jit(jax.grad(lambda hidden: TASK.loss(head, hidden, batch.targets)[0]))(hidden)
     assert np.isfinite(np.asarray(gradient)).all() and not np.asarray(gradient)[real:].any()
 
