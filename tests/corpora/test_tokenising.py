@@ -130,3 +130,12 @@ def test_pieces_are_readable(byte_level, metaspace):
     assert pieces(byte_level, [byte_level.convert_tokens_to_ids("Ġ")]) == ["␣"]
     shown = pieces(metaspace, tokenise(metaspace, ["the cat"], 64).ids[0])
     assert "".join(shown).replace("␣", "") == "thecat"
+
+
+def test_spaced_pieces_joined_are_the_text():
+    import tiny_trace
+
+    tokenizer = tiny_trace.model().tokenizer
+    ids = tokenizer("the dogs see a cat", add_special_tokens=False)["input_ids"]
+    assert "".join(pieces(tokenizer, ids, spaced=True)).strip() == "the dogs see a cat"
+    assert "".join(pieces(tokenizer, ids)) == "thedogsseeacat"

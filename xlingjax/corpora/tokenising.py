@@ -162,13 +162,17 @@ def _decode(values: Iterable[int]) -> str:
     return bytes(values).decode("utf-8", "backslashreplace")
 
 
-def pieces(tokenizer: Any, ids: Sequence[int]) -> list[str]:
+def pieces(tokenizer: Any, ids: Sequence[int], spaced: bool = False) -> list[str]:
     """Each token as a reader wants to see it: no word-boundary mark, bytes decoded.
 
     A part of a character shows its bytes as `\\xe4`; a piece of blanks only shows as "␣".
+
+    Args:
+        spaced: a piece that begins a word has a blank before it, so that joined pieces are the text.
     """
     backend = getattr(tokenizer, "backend_tokenizer", None)
-    byte_level = backend is not None and "ByteLevel" in repr(backend.decoder)
+    decoder = "" if backend is None else repr(backend.decoder)
+    byte_level, word_pieces = "ByteLevel" in decoder, "WordPiece" in decoder
     table = _byte_alphabet()
     special = set(tokenizer.all_special_tokens)
     result = []
@@ -182,6 +186,7 @@ def pieces(tokenizer: Any, ids: Sequence[int]) -> list[str]:
         elif match := re.fullmatch(r"<0x([0-9A-Fa-f]{2})>", token):  # SentencePiece's byte fallback
             token = _decode([int(match[1], 16)])
         else:
-            token = token.replace("\u2581", " ").removeprefix("##")
-        result.append(token.strip() or "␣")
+            begins = word_pieces and not token.startswith("##")
+            token = " " * begins + token.replace("\u2581", " ").removeprefix("##")
+        result.append(token if spaced else token.strip() or "␣")
     return result

@@ -130,7 +130,7 @@ def profile(hits: xr.Dataset, queries: xr.Dataset) -> Figure:
         axes.set_xticks(last["layer"].values)
         axes.set_xlabel("layer")
         axes.set_ylabel("part of the influence")
-        axes.legend(ncols=2, fontsize=7)
+        style.legend_below(canvas, axes, columns=6)
         return Figure("influence_profile", style.png(canvas), "influence by layer", (
             "The most influential sequences of each query at the last checkpoint: the part of their influence that "
             "arises in each layer, mean over the queries of a language. Grey: equal parts."))

@@ -169,7 +169,7 @@ def _tokens_of(
     rows = np.unique(order[order >= 0])
     tokens = training.tokens.rows(rows)
     each = by_token(model, factors.matrices, asked.gradients, tokens, batch_tokens=settings.batch_tokens)
-    written = [pieces(model.tokenizer, ids.tolist()) for ids in tokens.ids]
+    written = [pieces(model.tokenizer, ids.tolist(), spaced=True) for ids in tokens.ids]
     blank: dict[str, Any] = {"text": "", "language": "", "pieces": "[]", "weights": "[]"}
     found = {name: np.full(order.shape, value, object) for name, value in blank.items()}
     found["spurious"] = np.zeros(order.shape, bool)

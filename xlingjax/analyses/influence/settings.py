@@ -24,7 +24,8 @@ class InfluenceSettings:
         asked: queries of each language that training sequences are scored for.
         pairs: translated sentences that the ranks of translations are computed on.
         distractors: sentences of its length that a translation is ranked among.
-        permutations: of the null. draws: of the bootstrap.
+        permutations: of the null; p of each pair is adjusted over all of them, so with few draws none can be small.
+        draws: of the bootstrap.
         components: of each matrix's gradients, those of the largest variance, that are kept on disk to find candidates
             by (`influence.store`); 0 = none.
         block: sequences or a little more, whose scores are kept in one file. batch_tokens: of a batch.
@@ -44,7 +45,7 @@ class InfluenceSettings:
     asked: int = 6
     pairs: int = 100
     distractors: int = 20
-    permutations: int = 199
+    permutations: int = 1999
     draws: int = 1000
     components: int = 0
     block: int = 4096
