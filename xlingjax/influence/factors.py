@@ -24,11 +24,11 @@ from xlingjax.errors import InputError, require_least
 from xlingjax.files import claim, write_whole
 from xlingjax.influence.losses import LABELS, Scored, batch_statistics, batches_of
 from xlingjax.influence.matrices import Matrix, matrices
+from xlingjax.kernels.kronecker import eigenbases, inverse_product, inverse_weight
 from xlingjax.models import Model
 from xlingjax.progress import progress
 from xlingjax.responses.jobs import params_fingerprint, tokens_fingerprint
 
-DAMPING = 0.1  # of the mean variance of a matrix
 METHODS = ("ekfac", "kfac", "diagonal", "dot")
 
 
@@ -117,19 +117,9 @@ class Factors:
             return {name: np.asarray(one) for name, one in gradients.items()}
         made = {}
         for name, variance in self.variances(method).items():
-            mean = variance.mean((1, 2), keepdims=True)
-            weight = 1 / (variance + (DAMPING * mean if damping is None else damping))
             bases = () if method == "diagonal" else (self.left[name], self.right[name])
-            made[name] = _inverse(np.asarray(gradients[name]), weight, bases)
+            made[name] = inverse_product(np.asarray(gradients[name]), inverse_weight(variance, damping), *bases)
         return made
-
-
-def _inverse(gradient: np.ndarray, weight: np.ndarray, bases: tuple[np.ndarray, ...]) -> np.ndarray:
-    if not bases:
-        return gradient * weight
-    left, right = bases
-    turned = np.swapaxes(left, -1, -2) @ gradient @ right
-    return left @ (turned * weight) @ np.swapaxes(right, -1, -2)
 
 
 def fit_factors(
@@ -222,37 +212,6 @@ def _sums(
                 name = f"{matrix.name} {key}"
                 total[name] = total.get(name, 0) + np.asarray(found[matrix.name][key], np.float64)
     return total
-
-
-def eigenbases(
-    covariance: Float[np.ndarray, "L n n"], blocks: int = 1, what: str = "covariance",
-) -> tuple[Float[np.ndarray, "L n"], Float[np.ndarray, "L n n"]]:
-    """Eigenvalues, none below 0, and eigenvectors as columns, in float64; of diagonal blocks where there are several.
-
-    Raises:
-        InputError: it is not finite.
-
-    >>> values, vectors = eigenbases(np.array([[[2.0, 1.0], [1.0, 2.0]]]))
-    >>> values.round(6).tolist(), np.allclose(vectors[0] @ np.diag(values[0]) @ vectors[0].T, [[2, 1], [1, 2]])
-    ([[1.0, 3.0]], True)
-    """
-    layers, n, _ = covariance.shape
-    values, vectors = np.zeros((layers, n)), np.zeros((layers, n, n))
-    bounds = np.linspace(0, n, min(blocks, n) + 1).astype(int)
-    for layer, matrix in enumerate(covariance):
-        if not np.isfinite(matrix).all():
-            raise InputError(f"the covariance of the {what} in layer {layer} has values that are not finite; load the "
-                             "model with dtype=\"float32\", or leave out what makes its loss overflow")
-        for start, end in zip(bounds, bounds[1:]):
-            block = np.asarray(matrix[start:end, start:end], np.float64)
-            block = (block + block.T) / 2
-            try:
-                found, basis = np.linalg.eigh(block)
-            except np.linalg.LinAlgError:  # rare, and gone once eigenvalues are a little apart
-                nudge = np.trace(block) / len(block) * 1e-6
-                found, basis = np.linalg.eigh(block + nudge * np.diag(np.linspace(1, 2, len(block))))
-            values[layer, start:end], vectors[layer, start:end, start:end] = np.maximum(found, 0), basis
-    return values, vectors
 
 
 def _kept(folder: Path | None, name: str, make: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
