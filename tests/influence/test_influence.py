@@ -142,7 +142,7 @@ def test_ekfac_is_the_exact_inverse_where_gradients_are_products() -> None:
     turned = left[0].T @ slopes @ right[0]
     query = rng.standard_normal((4, 3))
     found = inverse_product(query[None], 1 / (np.square(turned).mean(0) + 0.1)[None], left, right)[0]
-    close(found.reshape(-1), np.linalg.solve(exact + 0.1 * np.eye(12), query.reshape(-1)), 1e-9)
+    close(found.reshape(-1), np.linalg.solve(exact + 0.1 * np.eye(12), query.reshape(-1)), 1e-5)  # in float32
 
 
 def test_parts_sum_to_the_whole() -> None:

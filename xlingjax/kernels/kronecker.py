@@ -8,14 +8,20 @@ one example is dW = sum_t a_t g_t^T; where there are no tokens, T is 1.
     G^-1 V ~ P [(P^T V R) / (Lambda + lambda)] R^T
 """
 
+import os
+from concurrent.futures import ThreadPoolExecutor
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
+from threadpoolctl import threadpool_limits
 
 from xlingjax.errors import InputError
+from xlingjax.precision import full_precision
 
 DAMPING = 0.1  # of the mean variance of a matrix, by default
+GRADIENTS_AT_ONCE = 1 << 22  # floats of whole gradients of examples that are held at a time
 
 
 def second_moments(x: Float[Array, "B T n"], count: Float[Array, "B T"]) -> Float[Array, "n n"]:
@@ -35,8 +41,21 @@ def squared_gradients(
 def gradient_products(
     a: Float[Array, "B T J"], g: Float[Array, "B T O"], queries: Float[Array, "Q J O"],
 ) -> Float[Array, "Q B"]:
-    """<V_q, dW> of every example."""
-    return jax.lax.map(lambda pair: jnp.einsum("qio,io->q", queries, pair[0].T @ pair[1]), (a, g)).T
+    """<V_q, dW> of every example; some examples at once, so that queries are not read anew for each."""
+    flat = queries.reshape(len(queries), -1)
+    together = max(1, GRADIENTS_AT_ONCE // flat.shape[1])
+
+    def some(pair: tuple[Array, Array]) -> Float[Array, "b Q"]:
+        return jnp.einsum("bti,bto->bio", *pair).reshape(-1, flat.shape[1]) @ flat.T
+
+    count, rest = divmod(len(a), together)
+    parts = []
+    if count:
+        split = lambda x: x[:count * together].reshape(count, together, *x.shape[1:])
+        parts.append(jax.lax.map(some, (split(a), split(g))).reshape(-1, len(flat)))
+    if rest:
+        parts.append(some((a[count * together:], g[count * together:])))
+    return jnp.concatenate(parts).T
 
 
 def eigenbases(
@@ -58,15 +77,22 @@ def eigenbases(
         if not np.isfinite(matrix).all():
             raise InputError(f"the covariance of the {what} in layer {layer} has values that are not finite; load the "
                              "model with dtype=\"float32\", or leave out what makes its loss overflow")
-        for start, end in zip(bounds, bounds[1:]):
-            block = np.asarray(matrix[start:end, start:end], np.float64)
-            block = (block + block.T) / 2
-            try:
-                found, basis = np.linalg.eigh(block)
-            except np.linalg.LinAlgError:  # rare, and gone once eigenvalues are a little apart
-                nudge = np.trace(block) / len(block) * 1e-6
-                found, basis = np.linalg.eigh(block + nudge * np.diag(np.linspace(1, 2, len(block))))
-            values[layer, start:end], vectors[layer, start:end, start:end] = np.maximum(found, 0), basis
+
+    def one(place: tuple[int, slice]) -> None:
+        layer, part = place
+        block = np.asarray(covariance[layer, part, part], np.float64)
+        block = (block + block.T) / 2
+        try:
+            found, basis = np.linalg.eigh(block)
+        except np.linalg.LinAlgError:  # rare, and gone once eigenvalues are a little apart
+            nudge = np.trace(block) / len(block) * 1e-6
+            found, basis = np.linalg.eigh(block + nudge * np.diag(np.linspace(1, 2, len(block))))
+        values[layer, part], vectors[layer, part, part] = np.maximum(found, 0), basis
+
+    places = [(layer, slice(start, end)) for layer in range(layers) for start, end in zip(bounds, bounds[1:])]
+    # Two on a core each are done sooner than one on both, and come out the same on any number of cores.
+    with threadpool_limits(1, "blas"), ThreadPoolExecutor(os.cpu_count()) as workers:
+        list(workers.map(one, places))
     return values, vectors
 
 
@@ -84,7 +110,7 @@ def inverse_product(
     gradient: Float[np.ndarray, "*q L J O"], weight: Float[np.ndarray, "L J O"],
     left: Float[np.ndarray, "L J J"] | None = None, right: Float[np.ndarray, "L O O"] | None = None,
 ) -> Float[np.ndarray, "*q L J O"]:
-    """P [(P^T V R) * weight] R^T; without bases, V * weight.
+    """P [(P^T V R) * weight] R^T in float32, one layer on the device at a time; without bases, V * weight.
 
     >>> turn = np.array([[[0.0, 1.0], [1.0, 0.0]]])
     >>> inverse_product(np.array([[[1.0], [2.0]]]), np.array([[[10.0], [1.0]]]), turn, np.ones((1, 1, 1))).tolist()
@@ -92,5 +118,19 @@ def inverse_product(
     """
     if left is None or right is None:
         return gradient * weight
-    turned = np.swapaxes(left, -1, -2) @ gradient @ right
-    return left @ (turned * weight) @ np.swapaxes(right, -1, -2)
+    out = np.empty(gradient.shape, np.float32)
+    each, made = gradient.reshape(-1, *weight.shape), out.reshape(-1, *weight.shape)
+    for layer in range(len(weight)):
+        made[:, layer] = _turned(*(jnp.asarray(one, jnp.float32) for one in (
+            each[:, layer], weight[layer], left[layer], right[layer])))
+    return out
+
+
+@jax.jit
+@full_precision
+def _turned(
+    v: Float[Array, "q J O"], weight: Float[Array, "J O"], left: Float[Array, "J J"], right: Float[Array, "O O"],
+) -> Float[Array, "q J O"]:
+    rows = lambda one, basis: (one.reshape(-1, len(basis)) @ basis).reshape(one.shape)
+    turned = jnp.einsum("ji,qjo->qio", left, rows(v, right)) * weight
+    return rows(jnp.einsum("ij,qjo->qio", left, turned), right.T)
