@@ -101,4 +101,4 @@ class Kronfluence:
         return self.analyzer.load_pairwise_scores("scores")["all_modules"].numpy()
 
     def _dataset(self, tokens: np.ndarray) -> Any:
-        return [row for row in self.torch.from_numpy(tokens).long()]
+        return list(self.torch.from_numpy(tokens.astype(np.int64)))

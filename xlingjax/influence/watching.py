@@ -7,7 +7,6 @@ gradient of one sequence is dW = sum_t a_t g_t^T. Each function here is for `Wat
 
 import dataclasses
 import functools
-from typing import Any
 
 import jax
 import jax.numpy as jnp

@@ -18,6 +18,7 @@ from xlingjax.precision import full_precision
 
 NOISE = 0.3  # of regression targets; and the share of wrong labels
 RATE = 3e-3
+STEPS = 500
 DRAWS = 10  # of labels of every example
 
 
@@ -33,7 +34,8 @@ class Network:
 
     @property
     def matrices(self) -> tuple[Matrix, ...]:
-        return tuple(Matrix(f"dense {i}", "", "", a, b, True) for i, (a, b) in enumerate(zip(self.widths, self.widths[1:])))
+        pairs = zip(self.widths, self.widths[1:])
+        return tuple(Matrix(f"dense {i}", "", "", a, b, True) for i, (a, b) in enumerate(pairs))
 
     @property
     def size(self) -> int:
@@ -94,7 +96,7 @@ def rows_of(loss: str, network: Network, count: int, seed: int) -> tuple[np.ndar
 
 
 def network_problem(
-    loss: str, widths: tuple[int, ...] = (8, 16, 16, 4), count: int = 200, queries: int = 20, steps: int = 500,
+    loss: str, widths: tuple[int, ...] = (8, 16, 16, 4), count: int = 200, queries: int = 20, steps: int = STEPS,
     seed: int = 0,
 ) -> Problem:
     """A network trained on `count` examples; "squared" is regression, "softmax" classification."""

@@ -13,6 +13,7 @@ import numpy as np
 import scipy.stats
 from jaxtyping import Bool, Float
 
+from xlingjax.errors import InputError
 from xlingjax.influence.validation import networks, texts
 from xlingjax.influence.validation.problems import Problem, losses
 from xlingjax.models.transformer import init_params
@@ -68,11 +69,20 @@ def split_half(done: Retrained) -> Float[np.ndarray, "q"]:
     return np.array([scipy.stats.spearmanr(parts[0][:, q], parts[1][:, q]).statistic for q in range(parts[0].shape[1])])
 
 
-def retrain_network(problem: Problem, steps: int = 500) -> Retrain:
-    """Training a `network_problem` anew."""
-    network = problem.outputs
-    assert isinstance(network, networks.Network)
+def retraining_of(problem: Problem, steps: int | None = None) -> Retrain:
+    """Training a `network_problem` or a `text_problem` anew, with all its parameters.
 
+    Args:
+        steps: by default, those of the problem.
+    """
+    if isinstance(problem.outputs, networks.Network):
+        return _of_network(problem, problem.outputs, steps or networks.STEPS)
+    if isinstance(problem.outputs, texts.Text):
+        return _of_text(problem, problem.outputs, steps or texts.STEPS)
+    raise InputError(f"nothing is known about training {problem.outputs!r}; give a network's or a text's problem")
+
+
+def _of_network(problem: Problem, network: networks.Network, steps: int) -> Retrain:
     def retrain(weight: np.ndarray, seed: int) -> np.ndarray:
         start = network.init(jax.random.key(500 + seed))
         after = networks.train(network, problem.loss, start, problem.inputs, problem.targets, jnp.asarray(weight), steps)
@@ -81,10 +91,7 @@ def retrain_network(problem: Problem, steps: int = 500) -> Retrain:
     return retrain
 
 
-def retrain_text(problem: Problem, steps: int = 150) -> Retrain:
-    """Training a `text_problem` anew, all its parameters."""
-    text = problem.outputs
-    assert isinstance(text, texts.Text)
+def _of_text(problem: Problem, text: texts.Text, steps: int) -> Retrain:
     logits = jax.jit(lambda params: text(params, problem.weights, problem.queries))
 
     def retrain(weight: np.ndarray, seed: int) -> np.ndarray:

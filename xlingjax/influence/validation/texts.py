@@ -21,8 +21,9 @@ from xlingjax.models.config import TransformerConfig
 from xlingjax.models.transformer import forward, init_params, unembed
 from xlingjax.precision import full_precision
 
-SMALL = TransformerConfig(vocab_size=16, layers=1, width=8, heads=2, mlp_width=16, positions="learned", max_length=16)
+SMALL = TransformerConfig(vocab_size=16, layers=1, width=8, heads=2, mlp_width=16, positions="learned", max_length=24)
 RATE = 1e-2
+STEPS = 40
 DRAWS = 10  # of the labels of every token
 
 
@@ -44,7 +45,7 @@ class Text:
         return unembed(params, self.config, hidden[:, :-1]).astype(jnp.float32)
 
 
-def topics(config: TransformerConfig, count: int, length: int, seed: int, kinds: int = 4) -> Int[np.ndarray, "n T"]:
+def topics(config: TransformerConfig, count: int, length: int, seed: int, kinds: int = 8) -> Int[np.ndarray, "n T"]:
     """Sequences of Markov chains, the first of `kinds` topics, the second, ... and again; topics belong to `seed`."""
     rules = np.random.default_rng([seed, 5]).dirichlet(np.full(config.vocab_size, 0.2), (kinds, config.vocab_size))
     rng = np.random.default_rng([seed, 6])
@@ -88,7 +89,7 @@ def as_tokens(rows: Int[np.ndarray, "n T"]) -> Tokens:
 
 
 def text_problem(
-    config: TransformerConfig = SMALL, count: int = 64, queries: int = 12, length: int = 12, steps: int = 150,
+    config: TransformerConfig = SMALL, count: int = 96, queries: int = 12, length: int = 24, steps: int = STEPS,
     seed: int = 0, start: Any = None,
 ) -> Problem:
     """A model trained on `count` sequences; influence is asked of its MLP matrices, the rest stands still.
