@@ -39,7 +39,7 @@ flags.DEFINE_integer("seeds", 5, "trained models of each kind, over which interv
 flags.DEFINE_integer("seed", 0, "the first of them", lower_bound=0)
 flags.DEFINE_integer("examples", 40, "training examples whose response is optimised (pbrf)", lower_bound=3)
 flags.DEFINE_integer("subsets", 24, "random halves of the training examples (lds)", lower_bound=4)
-flags.DEFINE_integer("trainings", 4, "trainings on each half, from other first weights (lds)", lower_bound=2)
+flags.DEFINE_integer("trainings", 8, "trainings on each half, from other first weights (lds)", lower_bound=2)
 flags.DEFINE_float("damping", 0.1, "lambda, as a share of G's mean eigenvalue", lower_bound=1e-6)
 
 

@@ -109,7 +109,8 @@ def self_influence(
     _check(tokens, scored)
     sums = {}
     for name, variance in factors.variances(method).items():
-        sums[name] = {"weight": inverse_weight(variance, damping), "left": factors.left[name], "right": factors.right[name]}
+        sums[name] = {"weight": inverse_weight(variance, damping), "left": factors.left[name],
+                      "right": factors.right[name]}
     sums = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), sums)
     out = np.zeros(len(tokens))
     for batch in batches_of(tokens, scored, batch_tokens):

@@ -14,6 +14,8 @@ from jaxtyping import Array, Float
 
 from xlingjax.kernels.kronecker import gradient_products, second_moments, squared_gradients
 
+GIVEN = frozenset({"left", "right", "weight", "queries", "tall", "wide"})  # in `sums`, and no sum: no gradient is asked
+
 
 @dataclasses.dataclass(frozen=True)
 class Statistic:

@@ -1,7 +1,7 @@
 """The curvature of a dense map `out = a @ W` by Kronecker factors: covariances, eigenbases, variances, inverse.
 
-With inputs a [B, T, J] (a 1 at their end for a bias) and gradients g [B, T, O] of a loss in the outputs, the gradient of
-one example is dW = sum_t a_t g_t^T; where there are no tokens, T is 1.
+With inputs a [B, T, J] (a 1 at their end for a bias) and gradients g [B, T, O] of a loss in the outputs, the
+gradient of one example is dW = sum_t a_t g_t^T; where there are no tokens, T is 1.
 
     A = E[a a^T] = P diag(alpha) P^T,    S = E[g g^T] = R diag(sigma) R^T
     Lambda = E[(P^T dW R)^2] over examples                (George et al. 2018)
@@ -90,7 +90,7 @@ def eigenbases(
         values[layer, part], vectors[layer, part, part] = np.maximum(found, 0), basis
 
     places = [(layer, slice(start, end)) for layer in range(layers) for start, end in zip(bounds, bounds[1:])]
-    # Two on a core each are done sooner than one on both, and come out the same on any number of cores.
+    # Several, each on one core, are done sooner than one on all, and come out the same on any number of cores.
     with threadpool_limits(1, "blas"), ThreadPoolExecutor(os.cpu_count()) as workers:
         list(workers.map(one, places))
     return values, vectors

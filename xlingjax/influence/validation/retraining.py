@@ -85,7 +85,8 @@ def retraining_of(problem: Problem, steps: int | None = None) -> Retrain:
 def _of_network(problem: Problem, network: networks.Network, steps: int) -> Retrain:
     def retrain(weight: np.ndarray, seed: int) -> np.ndarray:
         start = network.init(jax.random.key(500 + seed))
-        after = networks.train(network, problem.loss, start, problem.inputs, problem.targets, jnp.asarray(weight), steps)
+        after = networks.train(
+            network, problem.loss, start, problem.inputs, problem.targets, jnp.asarray(weight), steps)
         return np.asarray(losses(problem.loss, network((), after, problem.queries), problem.wanted))
 
     return retrain
