@@ -20,6 +20,8 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
+from experiments import _influence_rows as influence_rows
+from experiments import _training_rows as training_rows
 from experiments._dictionary_rows import Sizes, dictionaries
 from experiments._machine import accelerator, cores, machine
 from experiments._main import run
@@ -48,13 +50,14 @@ from xlingjax.models import Edit, load_model
 from xlingjax.progress import progress
 from xlingjax.responses.collecting import collect
 
-PARTS = ("ranking", "probes", "capture", "cold", "generation", "alignment", "sae")
+PARTS = ("ranking", "probes", "capture", "cold", "generation", "alignment", "sae", "influence", "training")
 
 FLAGS = flags.FLAGS
 flags.DEFINE_enum("size", "small", ["small", "full", "gpu"], "of the arrays and of the model")
 flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "of the model in capture and generation")
 flags.DEFINE_integer("repeats", 3, "turns, of which the median is taken", lower_bound=1)
-flags.DEFINE_list("parts", list(PARTS), "what to measure")
+flags.DEFINE_list("parts", list(PARTS), f"what to measure: {', '.join(PARTS)}")
+flags.DEFINE_alias("only", "parts")
 flags.DEFINE_integer("seed", 0, "of the random arrays and weights", lower_bound=0)
 
 
@@ -77,20 +80,29 @@ class Shapes(NamedTuple):
     texts: tuple[int, int, int]  # at once, one by one, new tokens of each
     parallel: tuple[int, int, int, int]  # layers, languages, sentences, width
     sae: Sizes
+    influence: influence_rows.Sizes
+    training: training_rows.Sizes
 
 
 SIZES = {
     "small": Shapes((400, 4000, 8), (400, 20_000, 1), (2000, 500, 50), (400, 1000, 200),
                     (4, 6, 400, 64, 8), (4, 128, 4, 4000), (4, 16, 48), (2, 64, 4, 1000), (24, 48), (16, 4, 12),
-                    (3, 4, 200, 64), Sizes((64, 256, 256, 10), (32, 128, 256, 300), 3)),
+                    (3, 4, 200, 64), Sizes((64, 256, 256, 10), (32, 128, 256, 300), 3),
+                    influence_rows.Sizes(((2, 128, 4, 1000), (64, 16, 48)), ((1, 16, 2, 16), (96, 12, 24)), 24, 4),
+                    training_rows.Sizes(((2, 64, 2, 1000), (8, 32, 5)), ((2, 64, 2, 1000), (4, 32, 5)))),
     "full": Shapes((2000, 20_000, 8), (1700, 221_184, 1), (10_000, 2000, 200), (1700, 2000, 1000),
                    (24, 8, 2000, 1024, 20), (24, 1024, 16, 250_880), (4, 32, 64),
                    (6, 1024, 16, 250_880), (60, 64), (100, 4, 64), (24, 10, 1000, 1024),
-                   Sizes((512, 4096, 4096, 8), (128, 1024, 1024, 2000), 4)),
+                   Sizes((512, 4096, 4096, 8), (128, 1024, 1024, 2000), 4),
+                   influence_rows.Sizes(((4, 256, 4, 4000), (256, 64, 128)), ((2, 32, 2, 32), (128, 24, 24)), 48, 4),
+                   training_rows.Sizes(((4, 256, 4, 8000), (32, 128, 6)), ((12, 768, 12, 50_257), (4, 128, 4)))),
     "gpu": Shapes((2000, 20_000, 8), (1700, 221_184, 1), (10_000, 2000, 200), (1700, 2000, 1000),
                   (24, 8, 2000, 1024, 20), (24, 1024, 16, 250_880), (4, 256, 128),
                   (6, 1024, 16, 250_880), (60, 64), (100, 4, 64), (24, 10, 1000, 1024),
-                  Sizes((512, 4096, 4096, 30), (128, 1024, 1024, 2000), 8)),
+                  Sizes((512, 4096, 4096, 30), (128, 1024, 1024, 2000), 8),
+                  influence_rows.Sizes(((12, 768, 12, 50_257), (256, 32, 128)), ((2, 32, 2, 32), (128, 24, 24)), 24,
+                                       4),
+                  training_rows.Sizes(((4, 256, 4, 8000), (32, 128, 30)), ((12, 768, 12, 50_257), (4, 128, 30)))),
 }
 
 
@@ -400,7 +412,9 @@ def table(rows: list[Row]) -> str:
 
 def main() -> None:
     parts = dict(zip(PARTS, (
-        ranking, probes, capture, cold, generation, aligned, lambda shapes: dictionaries(shapes.sae))))
+        ranking, probes, capture, cold, generation, aligned, lambda shapes: dictionaries(shapes.sae),
+        lambda shapes: influence_rows.influence(shapes.influence),
+        lambda shapes: training_rows.training(shapes.training))))
     if not FLAGS.parts:
         raise InputError(f"--parts is empty; choose among {', '.join(parts)}")
     unknown = [name for name in FLAGS.parts if name not in parts]

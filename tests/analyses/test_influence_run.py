@@ -255,7 +255,18 @@ class TestInput:
         model = tiny_trace.model()
         other = dataclasses.replace(model, config=dataclasses.replace(model.config, causal=False))
         with pytest.raises(InputError, match="decoder"):
-            run.require_fit(other, run.Asking(texts(), halved(texts(), [0]), None), SETTINGS)
+            run.require_fit(other, run.Asking(texts(), halved(texts(), [0]), None), SETTINGS, print)
+
+    def test_more_memory_than_there_is_is_said_first(self, monkeypatch) -> None:
+        from xlingjax.influence import planning
+
+        monkeypatch.setattr(planning, "device_memory", lambda: 10**5)
+        sentences = choose_sentences(probe(), 12, 0)
+        said: list[str] = []
+        with pytest.raises(InputError, match="the device has 100 kB"):
+            asking = run.Asking(texts(), halved(texts(), [0]), sentences)
+            run.require_fit(tiny_trace.model(), asking, SETTINGS, said.append)
+        assert "eigenbases" in said[0]
 
     @pytest.mark.parametrize("changes, said", [
         ({"components": 4}, "candidates is 0"), ({"shown": 9}, "shown is 9"), ({"permutations": 5}, "permutations")])

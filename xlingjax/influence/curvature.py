@@ -43,6 +43,19 @@ def unflatten(flat: Float[np.ndarray, "*q P"], chosen: Sequence[Matrix], layers:
     return {m.name: part.reshape(*flat.shape[:-1], layers, m.rows, m.outputs) for m, part in zip(chosen, parts)}
 
 
+def displaced(params: Any, chosen: Sequence[Matrix], moved: Tangents) -> dict[str, Any]:
+    """A model's parameters with something added to the weights of `chosen`."""
+    layers = {block: dict(parts) for block, parts in params["layers"].items()}
+    for matrix in chosen:
+        block, name = matrix.name.split("/")
+        held = dict(layers[block][name])
+        held["kernel"] = held["kernel"] + moved[matrix.name][:, :matrix.inputs]
+        if matrix.bias:
+            held["bias"] = held["bias"] + moved[matrix.name][:, -1]
+        layers[block][name] = held
+    return {**params, "layers": layers}
+
+
 def gauss_newton(
     model: Model, chosen: Sequence[Matrix], tokens: Tokens, scored: Scored | None = None, *, batch_tokens: int = 4096,
 ) -> Product:
@@ -69,15 +82,7 @@ def _product(
     places = scored_places(scored, mask)
 
     def logits(moved: Tangents) -> Float[Array, "B T V"]:
-        layers = {block: dict(parts) for block, parts in params["layers"].items()}
-        for matrix in chosen:
-            block, name = matrix.name.split("/")
-            held = dict(layers[block][name])
-            held["kernel"] = held["kernel"] + moved[matrix.name][:, :matrix.inputs]
-            if matrix.bias:
-                held["bias"] = held["bias"] + moved[matrix.name][:, -1]
-            layers[block][name] = held
-        hidden, _ = forward({**params, "layers": layers}, config, tokens, mask)
+        hidden, _ = forward(displaced(params, chosen, moved), config, tokens, mask)
         return unembed(params, config, hidden).astype(jnp.float32)
 
     at = jax.tree.map(jnp.zeros_like, dict(v))

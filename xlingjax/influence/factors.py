@@ -8,8 +8,8 @@ dW is the gradient of the summed loss of a whole sequence, with labels drawn fro
 """
 
 import dataclasses
+import functools
 import hashlib
-import io
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,14 +20,15 @@ from jaxtyping import Float
 from xlingjax.corpora.batching import Batch
 from xlingjax.corpora.tokenising import Tokens
 from xlingjax.errors import InputError, require_least
-from xlingjax.files import claim, write_whole
+from xlingjax.files import claim
+from xlingjax.influence.kept import kept
 from xlingjax.influence.losses import LABELS, Scored, batches_of, measure, over_layers
 from xlingjax.influence.matrices import Matrix, matrices
+from xlingjax.kernels.kronecker import eigenbases, inverse_product, inverse_weight
 from xlingjax.models import Model
 from xlingjax.progress import progress
 from xlingjax.responses.jobs import params_fingerprint, tokens_fingerprint
 
-DAMPING = 0.1  # of the mean variance of a matrix
 METHODS = ("ekfac", "kfac", "diagonal", "dot")
 
 
@@ -116,19 +117,9 @@ class Factors:
             return {name: np.asarray(one) for name, one in gradients.items()}
         made = {}
         for name, variance in self.variances(method).items():
-            mean = variance.mean((1, 2), keepdims=True)
-            weight = 1 / (variance + (DAMPING * mean if damping is None else damping))
             bases = () if method == "diagonal" else (self.left[name], self.right[name])
-            made[name] = _inverse(np.asarray(gradients[name]), weight, bases)
+            made[name] = inverse_product(np.asarray(gradients[name]), inverse_weight(variance, damping), *bases)
         return made
-
-
-def _inverse(gradient: np.ndarray, weight: np.ndarray, bases: tuple[np.ndarray, ...]) -> np.ndarray:
-    if not bases:
-        return gradient * weight
-    left, right = bases
-    turned = np.swapaxes(left, -1, -2) @ gradient @ right
-    return left @ (turned * weight) @ np.swapaxes(right, -1, -2)
 
 
 def fit_factors(
@@ -174,10 +165,8 @@ def _fit(
         with progress(total=len(batches), label=label, unit="batches", show=show) as bar:
             for number, part in enumerate(parts):
                 path = None if folder is None else folder / label / f"{number:04d}.npz"
-                found = _read(path)
-                if found is None:
-                    found = _sums(model, watched(), [batches[i] for i in part], part, settings)
-                    _write(path, found)
+                found = kept(path, functools.partial(
+                    _sums, model, watched(), [batches[i] for i in part], part, settings))
                 total = {name: total.get(name, 0) + value for name, value in found.items()}
                 bar.update(len(part))
         return total
@@ -185,7 +174,7 @@ def _fit(
     zeros = lambda *shape: np.zeros((layers, *shape), np.float32)
     sums = summed("covariances", lambda: {
         m: ("covariances", {"inputs": zeros(m.rows, m.rows), "outputs": zeros(m.outputs, m.outputs)}) for m in own})
-    bases = _kept(folder, "bases", lambda: {
+    bases = kept(None if folder is None else folder / "bases.npz", lambda: {
         f"{m.name} {side} {what}": value for m in own
         for side, key in (("left", "inputs"), ("right", "outputs"))
         for what, value in zip(("values", "vectors"), eigenbases(sums[f"{m.name} {key}"] / counted, settings.blocks,
@@ -219,59 +208,3 @@ def _sums(
                 name = f"{matrix.name} {key}"
                 total[name] = total.get(name, 0) + found[matrix.name][key].astype(np.float64)
     return total
-
-
-def eigenbases(
-    covariance: Float[np.ndarray, "L n n"], blocks: int = 1, what: str = "covariance",
-) -> tuple[Float[np.ndarray, "L n"], Float[np.ndarray, "L n n"]]:
-    """Eigenvalues, none below 0, and eigenvectors as columns, in float64; of diagonal blocks where there are several.
-
-    Raises:
-        InputError: it is not finite.
-
-    >>> values, vectors = eigenbases(np.array([[[2.0, 1.0], [1.0, 2.0]]]))
-    >>> values.round(6).tolist(), np.allclose(vectors[0] @ np.diag(values[0]) @ vectors[0].T, [[2, 1], [1, 2]])
-    ([[1.0, 3.0]], True)
-    """
-    layers, n, _ = covariance.shape
-    values, vectors = np.zeros((layers, n)), np.zeros((layers, n, n))
-    bounds = np.linspace(0, n, min(blocks, n) + 1).astype(int)
-    for layer, matrix in enumerate(covariance):
-        if not np.isfinite(matrix).all():
-            raise InputError(f"the covariance of the {what} in layer {layer} has values that are not finite; load the "
-                             "model with dtype=\"float32\", or leave out what makes its loss overflow")
-        for start, end in zip(bounds, bounds[1:]):
-            block = np.asarray(matrix[start:end, start:end], np.float64)
-            block = (block + block.T) / 2
-            try:
-                found, basis = np.linalg.eigh(block)
-            except np.linalg.LinAlgError:  # rare, and gone once eigenvalues are a little apart
-                nudge = np.trace(block) / len(block) * 1e-6
-                found, basis = np.linalg.eigh(block + nudge * np.diag(np.linspace(1, 2, len(block))))
-            values[layer, start:end], vectors[layer, start:end, start:end] = np.maximum(found, 0), basis
-    return values, vectors
-
-
-def _kept(folder: Path | None, name: str, make: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    path = None if folder is None else folder / f"{name}.npz"
-    found = _read(path)
-    if found is None:
-        found = make()
-        _write(path, found)
-    return found
-
-
-def _read(path: Path | None) -> dict[str, np.ndarray] | None:
-    if path is None or not path.exists():
-        return None
-    with np.load(path, allow_pickle=False) as held:
-        return {name.replace(":", "/"): held[name] for name in held.files}
-
-
-def _write(path: Path | None, arrays: Mapping[str, np.ndarray]) -> None:
-    if path is None:
-        return
-    held = io.BytesIO()
-    named: dict[str, Any] = {name.replace("/", ":"): value for name, value in arrays.items()}
-    np.savez(held, **named)
-    write_whole(path, held.getvalue())

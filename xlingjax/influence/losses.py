@@ -14,7 +14,7 @@ from xlingjax import hosts
 from xlingjax.corpora.batching import Batch, make_batch, plan_batches
 from xlingjax.corpora.tokenising import Tokens
 from xlingjax.influence.matrices import Matrix
-from xlingjax.influence.watching import Statistic
+from xlingjax.influence.watching import GIVEN, Statistic
 from xlingjax.models import Model
 from xlingjax.models.config import TransformerConfig
 from xlingjax.models.taps import Watch
@@ -74,12 +74,16 @@ def statistics(
     """
     rows = {"count": places.astype(jnp.float32), "real": mask.astype(jnp.float32)}
 
-    def loss(sums: dict[str, Mapping[str, Array]]) -> Float[Array, ""]:
-        edits = {matrix.site: Watch(Statistic(kind, matrix.bias), matrix.reads, sums[matrix.name], rows)
+    parts = {matrix.name: {key: {name: one for name, one in sums.items() if (name in GIVEN) == key}
+                           for key in (True, False)} for matrix, (_, sums) in watched.items()}
+
+    def loss(sums: dict[str, dict[str, Array]]) -> Float[Array, ""]:
+        edits = {matrix.site: Watch(Statistic(kind, matrix.bias), matrix.reads,
+                                    parts[matrix.name][True] | sums[matrix.name], rows)
                  for matrix, (kind, _) in watched.items()}
         return sequence_losses(params, config, tokens, mask, labels, places, edits).sum()
 
-    return jax.grad(loss)({matrix.name: dict(sums) for matrix, (_, sums) in watched.items()})
+    return jax.grad(loss)({name: one[False] for name, one in parts.items()})
 
 
 @functools.partial(jax.jit, static_argnums=(1, 2, 3))

@@ -16,10 +16,11 @@ from jaxtyping import Float
 from xlingjax.corpora.batching import Batch
 from xlingjax.corpora.tokenising import Tokens
 from xlingjax.errors import InputError
-from xlingjax.influence.factors import DAMPING, Factors
+from xlingjax.influence.factors import Factors
 from xlingjax.influence.kept import kept
 from xlingjax.influence.losses import Scored, batches_of, measure, over_layers
 from xlingjax.influence.matrices import Matrix
+from xlingjax.kernels.kronecker import inverse_weight
 from xlingjax.models import Model
 from xlingjax.progress import progress
 
@@ -110,9 +111,8 @@ def self_influence(
     _check(tokens, scored)
     sums = {}
     for name, variance in factors.variances(method).items():
-        mean = variance.mean((1, 2), keepdims=True)
-        weight = 1 / (variance + (DAMPING * mean if damping is None else damping))
-        sums[name] = {"weight": weight, "left": factors.left[name], "right": factors.right[name]}
+        sums[name] = {"weight": inverse_weight(variance, damping), "left": factors.left[name],
+                      "right": factors.right[name]}
     sums = over_layers(model, sums)
     out = np.zeros(len(tokens))
     for batch in batches_of(model, tokens, scored, batch_tokens):

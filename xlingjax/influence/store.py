@@ -20,10 +20,11 @@ from xlingjax.corpora.batching import Batch
 from xlingjax.corpora.tokenising import Tokens
 from xlingjax.errors import InputError
 from xlingjax.files import claim
-from xlingjax.influence.factors import DAMPING, Factors
+from xlingjax.influence.factors import Factors
 from xlingjax.influence.kept import kept
 from xlingjax.influence.losses import Scored, batches_of, measure, over_layers
 from xlingjax.influence.scoring import grouped
+from xlingjax.kernels.kronecker import inverse_weight
 from xlingjax.models import Model
 from xlingjax.progress import progress
 from xlingjax.responses.jobs import tokens_fingerprint
@@ -91,13 +92,11 @@ def store_gradients(
         raise InputError(f"components is {components}; keep at least 1 of each matrix")
     places, scale, carried, whole = {}, {}, 0.0, 0.0
     for name, variance in factors.squares.items():
-        flat = variance.reshape(len(variance), -1)
-        damped = flat + DAMPING * flat.mean(1, keepdims=True)
-        most = min(components, flat.shape[1])
-        places[name] = np.argsort(-flat, axis=1, kind="stable")[:, :most]
-        scale[name] = 1 / np.sqrt(np.take_along_axis(damped, places[name], 1))
-        carried += float((np.take_along_axis(flat, places[name], 1) * np.square(scale[name])).sum())
-        whole += float((flat / damped).sum())
+        flat, weight = (of.reshape(len(variance), -1) for of in (variance, inverse_weight(variance)))
+        places[name] = np.argsort(-flat, axis=1, kind="stable")[:, :min(components, flat.shape[1])]
+        scale[name] = np.sqrt(np.take_along_axis(weight, places[name], 1))
+        carried += float(np.take_along_axis(flat * weight, places[name], 1).sum())
+        whole += float((flat * weight).sum())
     identity = {"factors": dict(factors.described), "model": factors.model, "corpus": tokens_fingerprint(tokens),
                 "components": components, "block": block, "scored": scored is not None}
     with claim(Path(folder), identity, "gradients") as home:

@@ -7,11 +7,15 @@ gradient of one sequence is dW = sum_t a_t g_t^T. Each function here is for `Wat
 
 import dataclasses
 import functools
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
+
+from xlingjax.kernels.kronecker import gradient_products, second_moments, squared_gradients
+
+# In `sums`, and no sum: no gradient is asked of them.
+GIVEN = frozenset({"left", "right", "row", "column", "weight", "queries", "tall", "wide"})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,17 +62,13 @@ def _backward(what: Statistic, kept: tuple, g: Float[Array, "B T O"]) -> tuple:
     found = jax.tree.map(jnp.zeros_like, sums)
     match what.kind:
         case "covariances":
-            count = rows["count"][..., None]
-            of = lambda x: jnp.einsum("bti,btj->ij", x * count, x * count)
-            found |= {"inputs": of(a), "outputs": of(slope)}
+            found |= {"inputs": second_moments(a, rows["count"]), "outputs": second_moments(slope, rows["count"])}
         case "squares":
-            found["squares"] = _over_sequences(
-                lambda x, y: jnp.square(x.T @ y), a @ sums["left"], slope @ sums["right"])
+            found["squares"] = squared_gradients(a, slope, sums["left"], sums["right"])
         case "gradients":
             found["gradients"] = jnp.einsum("bti,bto->bio", a, slope)
         case "products":
-            found["products"] = jax.lax.map(
-                lambda pair: jnp.einsum("qio,io->q", sums["queries"], pair[0].T @ pair[1]), (a, slope)).T
+            found["products"] = gradient_products(a, slope, sums["queries"])
         case "low-rank products":
             of_pair = lambda pair: jnp.einsum("btr,btr->b", a @ pair[0], jnp.einsum("bto,ro->btr", slope, pair[1]))
             found["products"] = jax.lax.map(of_pair, (sums["tall"], sums["wide"]))
@@ -85,12 +85,6 @@ def _backward(what: Statistic, kept: tuple, g: Float[Array, "B T O"]) -> tuple:
             found["products"] = jax.lax.map(
                 lambda pair: (jnp.square(pair[0].T @ pair[1]) * sums["weight"]).sum(), moved)
     return g, jnp.zeros_like(read), found, jax.tree.map(jnp.zeros_like, rows)
-
-
-def _over_sequences(one: Any, a: Float[Array, "B T J"], g: Float[Array, "B T O"]) -> Array:
-    """The sum of one(a, g) over sequences, one of them in memory."""
-    add = lambda total, pair: (total + one(*pair), None)
-    return jax.lax.scan(add, jnp.zeros((a.shape[-1], g.shape[-1])), (a, g))[0]
 
 
 _observe.defvjp(_forward, _backward)

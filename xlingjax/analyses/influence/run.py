@@ -31,6 +31,7 @@ from xlingjax.errors import InputError
 from xlingjax.files import claim
 from xlingjax.influence.factors import fit_factors
 from xlingjax.influence.losses import batches_of
+from xlingjax.influence.planning import plan_influence
 from xlingjax.kernels.tails import power_law, top_share
 from xlingjax.kernels.traces import holm, simultaneous_band
 from xlingjax.models import Model
@@ -94,7 +95,7 @@ def trace_influence(
         found = over_checkpoints(
             sources, folder, lambda model, home: checkpoint(model, asking, settings, home), settings.dtype, tokenizer,
             lambda number, source, made: say(f"{number + 1}/{len(sources)} {source.label}: {line(made)}"),
-            lambda model: require_fit(model, asking, settings))
+            lambda model: require_fit(model, asking, settings, say))
     joined = join_checkpoints(found, sources)
     joined["claims"], joined["pairs"] = claims(joined["translations"])
     tree = xr.DataTree.from_dict(joined)
@@ -104,13 +105,17 @@ def trace_influence(
     return tree
 
 
-def require_fit(model: Model, asking: Asking, settings: InfluenceSettings) -> None:
-    """`InputError` for texts and queries that a model cannot read."""
+def require_fit(model: Model, asking: Asking, settings: InfluenceSettings, say: Say) -> None:
+    """`InputError` for texts and queries that a model cannot read, and for more memory than there is."""
     if not model.config.causal or not model.config.head:
         raise InputError(f"model {model.name!r} is no decoder with a head, so it has no loss on text; take a decoder")
     length = min(settings.length, longest(model))
     asking.queries.tokens(model, length)
-    read_training(model, asking.texts.rows(np.arange(min(len(asking.texts), 100))), length)
+    training = read_training(model, asking.texts, length)
+    queries = max(len(asking.queries), asking.sentences.each)
+    planned = plan_influence(model, training.tokens, settings.factors, queries=queries)
+    say(str(planned))
+    planned.require()
 
 
 def checkpoint(model: Model, asking: Asking, settings: InfluenceSettings, folder: Path) -> dict[str, xr.Dataset]:

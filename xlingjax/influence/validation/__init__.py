@@ -1,0 +1,1 @@
+"""Whether influence tells what it says: exact inverses, the proximal Bregman response, retraining without a part."""
