@@ -1,5 +1,6 @@
 """Influence functions beside kronfluence on torch: the same GPT-2, sequences and damping."""
 
+import functools
 import tempfile
 import types
 from collections.abc import Callable
@@ -111,8 +112,7 @@ def scored(
     for said, start in (("whole queries", 0), (f"completions of {COMPLETION} tokens", length - COMPLETION)):
         asked_for = asked_of(ours, factors, queries, start)
         few = low_rank(asked_for, RANK)
-        (a, one), (b, two) = in_turns(lambda few=few: scores(ours, factors, few, rows), lambda whole=asked_for: scores(
-            ours, factors, whole, rows))
+        (a, one), (b, two) = in_turns(*(functools.partial(scores, ours, factors, of, rows) for of in (few, asked_for)))
         made.append(Row(f"scores of rank {RANK}, {said}, {work}", "ours at full rank", a, b,
                         f"r {correlation(one, two):.5f}"))
     return made

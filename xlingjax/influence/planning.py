@@ -169,7 +169,7 @@ def _remedies(
         found.append("queries of rank 32 fit")
     if len(settings.groups) > 1 and fits(dataclasses.replace(settings, groups=("mlp",)), queries, rank):
         found.append("MLP matrices alone (groups=('mlp',)) fit")
-    return tuple(found) or ("no single change fits; take fewer queries at once, a lower batch_tokens and a rank together",)
+    return tuple(found) or ("no single change fits; take fewer queries at once, a lower batch_tokens and a rank",)
 
 
 def _bytes(count: float) -> str:
