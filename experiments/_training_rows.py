@@ -69,7 +69,7 @@ def random_model(torch: Any, transformers: Any, kind: str, shape: tuple[int, int
 def drawn(kind: str, vocabulary: int, rows: int, length: int, steps: int) -> list[tuple[np.ndarray, ...]]:
     """Batches: tokens, places, labels; causal: the token after each place."""
     rng = np.random.default_rng(FLAGS.seed)
-    made = []
+    made: list[tuple[np.ndarray, ...]] = []
     for _ in range(steps):
         tokens = rng.integers(5, vocabulary, (rows, length)).astype(np.int32)
         if kind == "causal":

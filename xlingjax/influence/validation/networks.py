@@ -88,7 +88,7 @@ def rows_of(loss: str, network: Network, count: int, seed: int) -> tuple[np.ndar
     rng = np.random.default_rng([seed, 11])
     rule = network.init(jax.random.key(seed + 1000)) * 2
     x = rng.standard_normal((count, network.widths[0])).astype(np.float32)
-    y = np.asarray(network((), rule, x))
+    y = np.asarray(network((), rule, jnp.asarray(x)))
     if loss == "squared":
         return x, (y + NOISE * rng.standard_normal(y.shape)).astype(np.float32)
     wrong = rng.random((count, 1)) < NOISE / 3
