@@ -1,4 +1,4 @@
-"""What validates influence is itself right: matrices by hand, responses by another optimiser, methods in their order."""
+"""What validates influence is itself right: matrices by hand, responses by another optimiser, methods in order."""
 
 import jax
 import jax.numpy as jnp
