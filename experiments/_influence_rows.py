@@ -3,7 +3,6 @@
 import functools
 import tempfile
 import types
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -104,15 +103,15 @@ def scored(
                 return other.scores(queries, rows)
 
             for labels in ("true", "sampled"):
-                sides: list[Callable] = [lambda labels=labels: mine(labels), lambda labels=labels: their_scores(labels)]
-                (a, one), (b, two) = in_turns(*sides)
+                (a, one), (b, two) = in_turns(functools.partial(mine, labels), functools.partial(their_scores, labels))
                 made.append(Row(f"EK-FAC with {labels} labels and scores, {work}", "kronfluence, its EK-FAC", a, b,
                                 f"r {correlation(one, two):.5f}"))
     factors = fitted("sampled")
     for said, start in (("whole queries", 0), (f"completions of {COMPLETION} tokens", length - COMPLETION)):
         asked_for = asked_of(ours, factors, queries, start)
         few = low_rank(asked_for, RANK)
-        (a, one), (b, two) = in_turns(*(functools.partial(scores, ours, factors, of, rows) for of in (few, asked_for)))
+        sides = [functools.partial(scores, ours, factors, given, rows) for given in (few, asked_for)]
+        (a, one), (b, two) = in_turns(*sides)
         made.append(Row(f"scores of rank {RANK}, {said}, {work}", "ours at full rank", a, b,
                         f"r {correlation(one, two):.5f}"))
     return made

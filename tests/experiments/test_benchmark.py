@@ -40,6 +40,20 @@ def test_dictionaries_trained_at_once_are_those_trained_one_by_one():
             assert abs(ours / theirs - 1) < 0.15 and abs(active[0] / active[1] - 1) < 0.1, row
 
 
+@pytest.mark.slow
+def test_influence_is_that_of_kronfluence_where_it_is_installed():
+    done = subprocess.run(
+        [sys.executable, "-m", "experiments.benchmark", "--repeats=1", "--only=influence"],
+        capture_output=True, text=True, check=True)
+    rows = [line.split("|")[1:-1] for line in done.stdout.splitlines() if line.startswith("|")][2:]
+    found = {row[0].split(",")[0].strip(): row for row in rows}
+    assert float(re.search(r"ekfac r (\S+),", found["scores of padded"][-1])[1]) > 0.7
+    ranks = [float(row[-1].split()[1]) for row in rows if row[0].strip().startswith("scores of rank 32")]
+    assert len(ranks) == 2 and min(ranks) > 0.9 and ranks[1] >= 0.95
+    peers = [row for row in rows if "EK-FAC with true labels" in row[0]]
+    assert all(float(row[-1].split()[1]) > 0.999 and float(row[4]) > 2 for row in peers)
+
+
 @pytest.mark.parametrize("flags, said", [
     ("benchmark --parts=probe", "--parts has 'probe'"),
     ("benchmark --parts=", "--parts is empty"),
