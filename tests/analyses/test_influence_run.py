@@ -12,6 +12,7 @@ from xlingjax.analyses.influence import scanning as scanned
 from xlingjax.analyses.influence.crossing import (
     MEASURES,
     Ranks,
+    Sentences,
     choose_sentences,
     rank_translations,
     ratio_by_layer,
@@ -61,6 +62,10 @@ def probe(languages: tuple[str, ...] = ("eng", "spa", "rus")) -> Corpus:
     return whole.rows(rows[:, near[rows].all(0)].reshape(-1))
 
 
+def chosen(corpus: Corpus, count: int) -> Sentences:
+    return choose_sentences(corpus, count, 0, tiny_trace.model().tokenizer, 64)
+
+
 def same_in_both(count: int = 24) -> Corpus:
     """A second language whose sentences are the first one's, word for word."""
     own = probe(("eng",)).rows(np.arange(count))
@@ -80,7 +85,7 @@ def made(tmp_path_factory):
 
 class TestTranslations:
     def test_a_translation_word_for_word_stands_above_all_and_is_nothing_without_anchors(self) -> None:
-        model, sentences = decoder(), choose_sentences(same_in_both(), 12, 0)
+        model, sentences = decoder(), chosen(same_in_both(), 12)
         factors = fit_factors(model, tokenise(model.tokenizer, texts().texts, 64))
         found = translations(rank_translations(model, factors, sentences, SETTINGS), sentences, ["eng", "xxx"],
                              SETTINGS)
@@ -95,7 +100,7 @@ class TestTranslations:
 
     def test_sentences_that_are_no_translations_are_within_the_null(self) -> None:
         """Scores without any signal: p-values are spread over 0 to 1, and the mean AUC is a half."""
-        sentences = choose_sentences(mini_world(languages=("eng", "spa")), 24, 0)
+        sentences = chosen(mini_world(languages=("eng", "spa")), 24)
         p, mean = [], []
         for seed in range(30):
             auc = np.random.default_rng(seed).random((len(MEASURES), 2, 2, 24, 24))
@@ -107,7 +112,7 @@ class TestTranslations:
 
     def test_anchors_are_pieces_that_a_sentence_shares_with_its_translation(self) -> None:
         model = tiny_trace.model()
-        sentences = choose_sentences(probe(), 12, 0)
+        sentences = chosen(probe(), 12)
         tokens = tokenise(model.tokenizer, sentences.corpus.texts, 64)
         left, _ = without_anchors(model, tokens, sentences, 0)
         assert all(kept.all() for kept in left[:12]), "with itself a language has no anchors"
@@ -121,7 +126,7 @@ class TestTranslations:
         assert 0 < np.mean([kept.mean() for kept in left[12:24]]) < 1
 
     def test_languages_that_training_has_not_seen_stand_apart(self) -> None:
-        sentences = choose_sentences(probe(), 12, 0)
+        sentences = chosen(probe(), 12)
         auc = np.full((len(MEASURES), 3, 3, 12, 12), 0.5)
         auc[:, 0, 1] = auc[:, 1, 0] = 0.9
         found = translations(Ranks(auc, 0), sentences, ["eng", "spa"], SETTINGS)
@@ -246,6 +251,13 @@ class TestInput:
         with pytest.raises(InputError, match="longer than 3 tokens"):
             asked.tokens(model, 3)
 
+    def test_sentences_that_are_too_long_are_not_drawn(self) -> None:
+        tokenizer, world = tiny_trace.model().tokenizer, mini_world(languages=("eng", "spa"))
+        found = choose_sentences(world, 400, 0, tokenizer, 27)
+        assert 3 <= found.each < 288 and tokenise(tokenizer, found.corpus.texts, 64).lengths.max() <= 27
+        with pytest.raises(InputError, match="at most 8 tokens in all languages"):
+            choose_sentences(world, 400, 0, tokenizer, 8)
+
     def test_texts_of_which_the_tokenizer_makes_nothing(self) -> None:
         blank = dataclasses.replace(texts().rows(np.arange(2)), texts=("", ""))
         with pytest.raises(InputError, match="makes nothing"):
@@ -255,17 +267,15 @@ class TestInput:
         model = tiny_trace.model()
         other = dataclasses.replace(model, config=dataclasses.replace(model.config, causal=False))
         with pytest.raises(InputError, match="decoder"):
-            run.require_fit(other, run.Asking(texts(), halved(texts(), [0]), None), SETTINGS, print)
+            run.require_fit(other, run.Asking(texts(), probe()), SETTINGS, print)
 
     def test_more_memory_than_there_is_is_said_first(self, monkeypatch) -> None:
         from xlingjax.influence import planning
 
         monkeypatch.setattr(planning, "device_memory", lambda: 10**5)
-        sentences = choose_sentences(probe(), 12, 0)
         said: list[str] = []
         with pytest.raises(InputError, match="the device has 100 kB"):
-            asking = run.Asking(texts(), halved(texts(), [0]), sentences)
-            run.require_fit(tiny_trace.model(), asking, SETTINGS, said.append)
+            run.require_fit(tiny_trace.model(), run.Asking(texts(), probe()), SETTINGS, said.append)
         assert "eigenbases" in said[0]
 
     @pytest.mark.parametrize("changes, said", [

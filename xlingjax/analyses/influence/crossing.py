@@ -7,7 +7,7 @@ them, on a query of another sentence)? And is it gone when prompt and completion
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
@@ -21,6 +21,7 @@ from xlingjax.corpora.batching import counted
 from xlingjax.corpora.corpus import Corpus
 from xlingjax.corpora.parallel import parallel_rows
 from xlingjax.corpora.tokenising import Tokens, pieces, tokenise
+from xlingjax.errors import InputError
 from xlingjax.influence.candidates import shared_tokens
 from xlingjax.influence.factors import Factors
 from xlingjax.influence.scoring import pairwise, self_influence
@@ -48,16 +49,23 @@ class Sentences(NamedTuple):
         return slice(language * self.each, (language + 1) * self.each)
 
 
-def choose_sentences(corpus: Corpus, count: int, seed: int) -> Sentences:
-    """Sentences that every language has, drawn at random; those of a single word in some language are left out.
+def choose_sentences(corpus: Corpus, count: int, seed: int, tokenizer: Any, length: int) -> Sentences:
+    """Sentences that every language has, drawn at random from those that the model can read whole in all of them.
+
+    Sentences of a single word in some language are left out as well.
 
     Raises:
-        InputError: too few of them.
+        InputError: fewer than three are left.
     """
     rows = parallel_rows(corpus)
-    long = np.array([all(len(corpus.texts[row].split()) > 1 or len(corpus.texts[row]) > 3 for row in column)
-                     for column in rows.T])
-    rows = rows[:, long]
+    lengths = tokenise(tokenizer, corpus.texts, length + 1).lengths
+    spare = 2  # a query joins its halves by a blank, and the halves may be turned round
+    usable = np.array([lengths[row] <= length - spare and (len(text.split()) > 1 or len(text) > 3)
+                       for row, text in enumerate(corpus.texts)])
+    rows = rows[:, usable[rows].all(0)]
+    if rows.shape[1] < 3:
+        raise InputError(f"{rows.shape[1]} sentences of corpus {corpus.name!r} have at most {length} tokens in all "
+                         "languages; give shorter ones, leave out a language, or raise length")
     drawn = np.sort(np.random.default_rng([seed, 7]).permutation(rows.shape[1])[:count])
     return Sentences(corpus.rows(rows[:, drawn].reshape(-1)), len(drawn))
 

@@ -48,8 +48,16 @@ class Asking(NamedTuple):
     """What every checkpoint is asked."""
 
     texts: Corpus
-    queries: Queries
-    sentences: Sentences
+    parallel: Corpus
+    queries: Queries | None = None
+
+    def of(self, model: Model, settings: InfluenceSettings) -> tuple[Queries, Sentences]:
+        """The queries and the translated sentences that this model can read; the same for all of one tokenizer."""
+        sentences = choose_sentences(
+            self.parallel, settings.pairs, settings.seed, model.tokenizer, min(settings.length, longest(model)))
+        few = sentences.each * np.arange(len(sentences.languages))[:, None] + np.arange(
+            min(settings.asked, sentences.each))
+        return self.queries or halved(sentences.corpus, few.reshape(-1)), sentences
 
 
 def trace_influence(
@@ -83,13 +91,9 @@ def trace_influence(
     if settings.sequences:
         drawn = np.random.default_rng([settings.seed, 5]).permutation(len(texts))[:settings.sequences]
         texts = texts.rows(np.sort(drawn))
-    sentences = choose_sentences(parallel, settings.pairs, settings.seed)
-    if queries is None:
-        few = sentences.each * np.arange(len(sentences.languages))[:, None] + np.arange(
-            min(settings.asked, sentences.each))
-        queries = halved(sentences.corpus, few.reshape(-1))
-    asking = Asking(texts, queries, sentences)
-    identity = {"texts": texts.fingerprint, "parallel": parallel.fingerprint, "queries": queries.fingerprint,
+    asking = Asking(texts, parallel, queries)
+    identity = {"texts": texts.fingerprint, "parallel": parallel.fingerprint,
+                "queries": None if queries is None else queries.fingerprint,
                 "settings": json.loads(json.dumps(dataclasses.asdict(settings))), "tokenizer": str(tokenizer)}
     with claim(Path(workdir), identity, "influence") as folder:
         found = over_checkpoints(
@@ -110,10 +114,10 @@ def require_fit(model: Model, asking: Asking, settings: InfluenceSettings, say: 
     if not model.config.causal or not model.config.head:
         raise InputError(f"model {model.name!r} is no decoder with a head, so it has no loss on text; take a decoder")
     length = min(settings.length, longest(model))
-    asking.queries.tokens(model, length)
+    queries, sentences = asking.of(model, settings)
+    queries.tokens(model, length)
     training = read_training(model, asking.texts, length)
-    queries = max(len(asking.queries), asking.sentences.each)
-    planned = plan_influence(model, training.tokens, settings.factors, queries=queries)
+    planned = plan_influence(model, training.tokens, settings.factors, queries=max(len(queries), sentences.each))
     say(str(planned))
     planned.require()
 
@@ -121,19 +125,19 @@ def require_fit(model: Model, asking: Asking, settings: InfluenceSettings, say: 
 def checkpoint(model: Model, asking: Asking, settings: InfluenceSettings, folder: Path) -> dict[str, xr.Dataset]:
     """One checkpoint: what `trace_influence` joins."""
     settings = dataclasses.replace(settings, length=min(settings.length, longest(model)))
+    queries, sentences = asking.of(model, settings)
     training = read_training(model, asking.texts, settings.length)
     drawn = np.sort(np.random.default_rng([settings.seed, 3]).permutation(len(training.tokens))[:settings.fitted])
     factors = fit_factors(model, training.tokens.rows(drawn), settings.factors, folder / "factors")
-    asked = ask(model, factors, asking.queries, settings, folder / "queries.npz")
+    asked = ask(model, factors, queries, settings, folder / "queries.npz")
     scores = scan(model, factors, asked, training, settings, folder / "scores")
     made = {"queries": _queries(model, asked, scores, settings),
             "hits": read_hits(model, factors, asked, training, scores, settings),
             "languages": _languages(asked, training, scores, settings)}
-    if asking.queries.aligned:
+    if queries.aligned:
         made["ratio"] = ratio_by_layer(asked, training, scores, settings)
     made["translations"] = translations(
-        rank_translations(model, factors, asking.sentences, settings), asking.sentences, training.corpus.language_names,
-        settings)
+        rank_translations(model, factors, sentences, settings), sentences, training.corpus.language_names, settings)
     return made
 
 
