@@ -28,7 +28,7 @@ from xlingjax.sae.sparse import LEAST_SHARE
 from xlingjax.sae.stream import Stream
 from xlingjax.sae.updating import METRICS, first_state, resample, update
 from xlingjax.training.checkpoints import RunFolder
-from xlingjax.training.loop import Interruption
+from xlingjax.training.interruption import Interruption
 
 _median = jax.jit(geometric_median)
 

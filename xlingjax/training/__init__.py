@@ -1,5 +1,6 @@
-"""Pre-training: tokenizer, streams, objectives, the loop, and its checkpoints."""
+"""Pre-training (tokenizer, streams, objectives, the loop, its checkpoints) and `fit`, the loop for everything else."""
 
+from xlingjax.training.fitting import FitSettings, Fitted, fit
 from xlingjax.training.loop import Checkpoint, pretrain, read_metrics
 from xlingjax.training.optimiser import OptimiserSettings
 from xlingjax.training.settings import Settings, checkpoint_steps
@@ -8,9 +9,12 @@ from xlingjax.training.tokenizer import train_tokenizer
 
 __all__ = [
     "Checkpoint",
+    "FitSettings",
+    "Fitted",
     "OptimiserSettings",
     "Settings",
     "checkpoint_steps",
+    "fit",
     "pretrain",
     "read_metrics",
     "small_config",

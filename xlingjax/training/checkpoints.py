@@ -75,8 +75,8 @@ class RunFolder:
         """The step training resumes from; None if nothing is saved."""
         return self._states.latest_step()
 
-    def save_state(self, step: int, state: dict, pending: list) -> None:
-        """Saves a step's state, last of all that is written for the step."""
+    def save_state(self, step: int, state: dict, pending: Any) -> None:
+        """Saves a step's state, last of all that is written for the step; `pending` is JSON values."""
         about = {"digest": fingerprint_params(state), "pending": pending}
         with self._writing(f"the state of step {step}"):
             self._states.save(
@@ -87,8 +87,8 @@ class RunFolder:
                 force=True,
             )
 
-    def load_state(self, target: dict) -> tuple[dict, list]:
-        """The saved state, checked against its digest, and the losses since the last report."""
+    def load_state(self, target: dict) -> tuple[dict, Any]:
+        """The saved state, checked against its digest, and what was pending (losses since the last report)."""
         step = self.saved_step()
         folder = self.path / "state" / str(step)
         broken = InputError(

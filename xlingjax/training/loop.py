@@ -5,8 +5,6 @@ import functools
 import hashlib
 import importlib.metadata
 import math
-import signal
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -25,6 +23,7 @@ from xlingjax.models.model import Model
 from xlingjax.models.transformer import init_params
 from xlingjax.progress import progress
 from xlingjax.training.checkpoints import RunFolder
+from xlingjax.training.interruption import Interruption
 from xlingjax.training.languages import hold_out
 from xlingjax.training.objectives import Objective, row_losses
 from xlingjax.training.optimiser import OptimiserSettings, make_optimiser, schedule
@@ -371,31 +370,3 @@ class _Run:
             "held_out_loss": dict(zip(held.languages, loss.tolist())),
             "bits_per_character": dict(zip(held.languages, bits.tolist())),
         }
-
-
-class Interruption:
-    """Notes SIGTERM and SIGINT, so that the step under way can be saved; the second one ends at
-    once."""
-
-    def __enter__(self) -> "Interruption":
-        self.signal = 0
-        self._before: dict[int, Any] = {}
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGINT):
-                self._before[number] = signal.signal(number, self._note)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _note(self, number: int, _: object) -> None:
-        self.signal = number
-        signal.signal(number, self._before[number])
-
-    def leave(self, step: int) -> None:
-        """Ends the run as the signal asked, once its step is saved."""
-        if self.signal == signal.SIGINT:
-            raise KeyboardInterrupt(f"saved at step {step}")
-        if self.signal:
-            raise SystemExit(128 + self.signal)

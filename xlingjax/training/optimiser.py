@@ -1,14 +1,16 @@
-"""AdamW with a warm-up, gradient clipping, and no decay of biases and norms."""
+"""AdamW, Adam or LAMB with a warm-up, gradient clipping, and no decay of biases and norms."""
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import optax
 
 from xlingjax.errors import InputError
 
-SCHEDULES = ("cosine", "constant")
+SCHEDULES = ("cosine", "linear", "constant")
+KINDS = ("adamw", "adam", "lamb")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,10 +20,12 @@ class OptimiserSettings:
     Attributes:
         learning_rate: the highest, after warm-up.
         warm_up: steps of linear rise from 0.
-        schedule: "cosine" falls to a tenth of `learning_rate` at the last step, "constant" stays.
-        weight_decay: AdamW's, on weight matrices and embeddings only.
+        schedule: "cosine" falls to a tenth of `learning_rate` at the last step, "linear" to 0 after it,
+            "constant" stays.
+        weight_decay: of AdamW and LAMB, on weight matrices and embeddings only; Adam has none.
         clip: highest global norm of the gradient.
         beta_2: decay of the second moment.
+        kind: "adamw" (Loshchilov & Hutter 2019), "adam" (Kingma & Ba 2015) or "lamb" (You et al. 2020).
     """
 
     learning_rate: float = 3e-3
@@ -30,6 +34,7 @@ class OptimiserSettings:
     weight_decay: float = 0.1
     clip: float = 1.0
     beta_2: float = 0.98
+    kind: str = "adamw"
 
     def __post_init__(self) -> None:
         if not self.learning_rate > 0:
@@ -38,6 +43,8 @@ class OptimiserSettings:
             raise InputError(
                 f"unknown schedule {self.schedule!r}; it is one of {', '.join(SCHEDULES)}"
             )
+        if self.kind not in KINDS:
+            raise InputError(f"unknown optimiser {self.kind!r}; it is one of {', '.join(KINDS)}")
         for name in ("warm_up", "weight_decay"):
             if getattr(self, name) < 0:
                 raise InputError(f"{name} {getattr(self, name)} is below 0")
@@ -53,6 +60,8 @@ def schedule(settings: OptimiserSettings, steps: int) -> Callable:
     warm = optax.linear_schedule(settings.learning_rate / (rise + 1), settings.learning_rate, rise)
     if settings.schedule == "constant":
         rest = optax.constant_schedule(settings.learning_rate)
+    elif settings.schedule == "linear":
+        rest = optax.linear_schedule(settings.learning_rate, 0.0, max(steps - rise, 1))
     else:
         rest = optax.cosine_decay_schedule(settings.learning_rate, max(steps - rise, 1), alpha=0.1)
     return optax.join_schedules([warm, rest], [rise])
@@ -70,12 +79,9 @@ def decayed(params: dict) -> dict:
 
 def make_optimiser(settings: OptimiserSettings, steps: int) -> optax.GradientTransformation:
     """The optax transformation for a run of `steps` steps."""
-    return optax.chain(
-        optax.clip_by_global_norm(settings.clip),
-        optax.adamw(
-            schedule(settings, steps),
-            b2=settings.beta_2,
-            weight_decay=settings.weight_decay,
-            mask=decayed,
-        ),
-    )
+    rate = schedule(settings, steps)
+    options: dict[str, Any] = {"b2": settings.beta_2}
+    if settings.kind != "adam":
+        options |= {"weight_decay": settings.weight_decay, "mask": decayed}
+    kind = {"adamw": optax.adamw, "adam": optax.adam, "lamb": optax.lamb}[settings.kind]
+    return optax.chain(optax.clip_by_global_norm(settings.clip), kind(rate, **options))
