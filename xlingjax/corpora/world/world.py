@@ -145,7 +145,7 @@ def shared_concepts(dose: float, seed: int = 0) -> frozenset[str]:
         >>> len(shared_concepts(0.05) & shared_concepts(0.3)), sorted(shared_concepts(0))
         (7, [])
     """
-    generator = _generator(seed, "shared")
+    generator = generator_of(seed, "shared")
     chosen: list[str] = []
     for part in ("noun", "name", "numeral"):
         everything = [c for c in concepts().values() if c.part == part]
@@ -160,7 +160,7 @@ def shared_concepts(dose: float, seed: int = 0) -> frozenset[str]:
     return frozenset(chosen)
 
 
-def _generator(seed: int, purpose: str) -> np.random.Generator:
+def generator_of(seed: int, purpose: str) -> np.random.Generator:
     entropy = np.random.SeedSequence([seed, zlib.crc32(purpose.encode())])
     return np.random.Generator(np.random.PCG64(entropy))
 
@@ -169,7 +169,7 @@ def _drawn(
         language: str | None, count: int, size: int, seed: int,
         unlike: bool) -> tuple[np.ndarray, np.ndarray]:
     """Meanings int[count, 11] in documents of `size`, and the topic int[count] of each."""
-    generator = _generator(seed, language or "probe")
+    generator = generator_of(seed, language or "probe")
     per_document = document_topics(math.ceil(count / size), generator, language if unlike else None)
     topic = np.repeat(per_document, size)[:count]
     rows = np.zeros((count, len(COLUMNS)), np.int64)
