@@ -170,5 +170,6 @@ def _parts(language: str, words: Forms, meaning: Meaning) -> _Parts:
     after = [word for word in clause[root + 1:] if not word.relation.startswith("compound")]
     compounds = [word for word in clause[root + 1:] if word.relation.startswith("compound")]
     base = [words[meaning.verb]["pl present"].split()[0]] if language == "eng" else []
-    return _Parts(text_of(before), text_of([*clitics, clause[root], *compounds]), text_of(after),
-                  text_of(CLAUSES[language](words, timeless)[len(clause):]), " ".join([*base, *(word.form for word in compounds)]))
+    place = CLAUSES[language](words, timeless)[len(clause):]
+    return _Parts(text_of(before), text_of([*clitics, clause[root], *compounds]), text_of(after), text_of(place),
+                  " ".join([*base, *(word.form for word in compounds)]))
