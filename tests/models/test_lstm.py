@@ -31,7 +31,7 @@ def torch_lstm(half) -> torch.nn.LSTM:
     theirs = torch.nn.LSTM(CONFIG.width, CONFIG.width, CONFIG.layers, batch_first=True)
     with torch.no_grad():
         for layer in range(CONFIG.layers):
-            of = lambda part: torch.tensor(np.asarray(part[layer]))
+            of = lambda part, layer=layer: torch.tensor(np.asarray(part[layer]))
             getattr(theirs, f"weight_ih_l{layer}").copy_(of(half["read"]["kernel"]).T)
             getattr(theirs, f"weight_hh_l{layer}").copy_(of(half["state"]["kernel"]).T)
             getattr(theirs, f"bias_ih_l{layer}").copy_(of(half["read"]["bias"]))

@@ -31,12 +31,8 @@ def read():
 def test_greedy_replies_are_hugging_faces(name, ngram, tmp_path):
     theirs = build(name, tmp_path)
     with torch.no_grad():  # what favours one token everywhere goes, or a reply would be that token again and again
-        theirs.model.decoder.embed_positions.weight.mul_(10)
         for key, parameter in theirs.model.decoder.named_parameters():
-            if "norm" in key and key.endswith("bias"):
-                parameter.zero_()
-        if name == "blenderbot_small":
-            theirs.model.decoder.layernorm_embedding.weight.mul_(0.1)
+            parameter.mul_(0 if key.endswith("bias") else 10 if "embed_positions" in key else 1)
     theirs.save_pretrained(tmp_path)
     theirs.generation_config.forced_eos_token_id = None
     tokens, _, mask, _ = batch()
@@ -44,7 +40,7 @@ def test_greedy_replies_are_hugging_faces(name, ngram, tmp_path):
     assert ours.start == 2
     # The second call's stop token is one that greedy replies reach.
     free = reply(ours, tokens, mask, max_new_tokens=NEW, stop=(), no_repeat_ngram=ngram)
-    for stop in (96 + 1000, int(free.tokens[0, 5])):
+    for stop in (96 + 1000, int(free.tokens[0, 8])):
         with torch.no_grad():
             wanted = theirs.generate(
                 torch.tensor(tokens), attention_mask=torch.tensor(mask).long(), do_sample=False, num_beams=1,
@@ -55,17 +51,18 @@ def test_greedy_replies_are_hugging_faces(name, ngram, tmp_path):
             length = int(found.lengths[row])
             np.testing.assert_array_equal(found.tokens[row, :length], wanted[row, :length])
             assert (wanted[row, length:] == stop).all()
-    assert (found.lengths[0] <= 6) and len(set(free.tokens.ravel().tolist())) > 3
+    assert found.lengths[0] <= 9 and len(set(free.tokens.ravel().tolist())) > 3
 
 
 def test_an_lstm_replies_as_it_would_without_a_state(lstm):
     tokens, mask = read()
     found = reply(lstm, tokens, mask, max_new_tokens=6, stop=())
-    written = np.full((2, 1), lstm.start)
-    for _ in range(6):
-        logits = unembed_lstm(lstm.params, forward_lstm_pair(
-            lstm.params, CONFIG, tokens, mask, written, np.ones(written.shape, bool)))
-        written = np.concatenate([written, np.asarray(logits[:, -1:]).argmax(-1)], 1)
+    whole = jax.jit(lambda written, real: unembed_lstm(lstm.params, forward_lstm_pair(
+        lstm.params, CONFIG, tokens, mask, written, real)))
+    written = np.full((2, 7), lstm.start)
+    for count in range(1, 7):
+        logits = np.asarray(whole(written, np.broadcast_to(np.arange(7) < count, (2, 7))))
+        written[:, count] = logits[:, count - 1].argmax(-1)
     np.testing.assert_array_equal(found.tokens, written[:, 1:])
     alone = reply(lstm, tokens[1:, :12], mask[1:, :12], max_new_tokens=6, stop=())
     np.testing.assert_array_equal(alone.tokens[0], found.tokens[1])
