@@ -159,8 +159,10 @@ def _table(file: Path, columns: tuple[str, str]) -> Iterator[tuple[int, str, str
         yield row, cells[flag], cells[text]
 
 
-# A letter of a UTF-8 sequence's first byte and its following bytes, as Windows-1252 (or Latin-1) shows them.
-_AS_BYTE = {bytes([byte]).decode("cp1252", "ignore") or chr(byte): byte for byte in range(0x80, 0x100)}
+# The bytes of a letter in UTF-8 as Windows-1252 or Latin-1 shows them.
+_AS_BYTE = {bytes([byte]).decode(shown, "ignore"): byte
+            for byte in range(0x80, 0x100) for shown in ("latin-1", "cp1252")}
+_AS_BYTE.pop("", None)  # five bytes mean nothing in Windows-1252
 _FOLLOWING = "".join(character for character, byte in _AS_BYTE.items() if byte < 0xC0)
 _MANGLED = re.compile("|".join(
     f"[{chr(low)}-{chr(high)}][{re.escape(_FOLLOWING)}]{{{count}}}"

@@ -152,7 +152,7 @@ class _Book:
         return number - 1
 
     def _text(self, kind: str, found: str) -> str:
-        if kind != "s":
+        if kind != "s" or not found.strip():
             return _unescaped(found)
         if not found.strip().isdigit() or int(found) >= len(self.strings):
             raise InputError(

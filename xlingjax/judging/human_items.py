@@ -111,7 +111,7 @@ def make_items(
     sheet that was changed no longer fits its key.
 
     Raises:
-        InputError: fewer hidden than 1 or as many as items; too few contexts; two systems that say the same.
+        InputError: fewer hidden than 1 or as many as items; too few contexts.
     """
     if not 1 <= hidden < items:
         raise InputError(f"{hidden} hidden replies of {items} items; hide 1 or more and score 1 or more")
@@ -135,18 +135,16 @@ def make_items(
             order = np.random.default_rng([seed, 73, place]).permutation(items)
             said = [(found[i], shown[i]) for i in order]
             texts = [one.reference if kind == HUMAN else one.reply or NOTHING for one, kind in said]
-            code = sheet_code((one.context, text) for (one, _), text in zip(said, texts))
-            if code in out:
-                raise InputError(
-                    f"{language}: {system} and {out[code][0].system} reply alike to every context; judge one of them")
+            code = sheet_code(language, ((one.context, text) for (one, _), text in zip(said, texts)))
             out[code] = tuple(Item(code, number, language, system, kind, one.context, text)
                               for number, ((one, kind), text) in enumerate(zip(said, texts), 1))
     return out
 
 
-def sheet_code(shown: Iterable[tuple[str, str]]) -> str:
+def sheet_code(language: str, shown: Iterable[tuple[str, str]]) -> str:
     """"s" and nine letters of the hash of contexts and replies in their order; no spreadsheet takes it for a number."""
-    digest = hashlib.sha256("\0".join(part for pair in shown for part in pair).encode("utf-8", "surrogatepass"))
+    parts = [language, *(part for pair in shown for part in pair)]
+    digest = hashlib.sha256("\0".join(parts).encode("utf-8", "surrogatepass"))
     return f"s{digest.hexdigest()[:9]}"
 
 
@@ -203,7 +201,7 @@ def read_key(path: str | Path) -> dict[str, tuple[Item, ...]]:
     out = {code: tuple(sorted(items, key=lambda item: item.number)) for code, items in found.items()}
     for code, items in out.items():
         if [item.number for item in items] != list(range(1, len(items) + 1)) or (
-                code != sheet_code((item.context, item.reply) for item in items)):
+                code != sheet_code(items[0].language, ((item.context, item.reply) for item in items))):
             raise InputError(f"{path}: the items of sheet {code} are not those it was made of; use the key as written")
     if not out:
         raise InputError(f"{path} holds no sheet; give the key that was written beside the sheets")

@@ -23,10 +23,10 @@ from xlingjax.kernels.agreement import (
     unanimous,
 )
 
-RULES = """An item that a judge left open is missing for that judge alone. Files of one judge for one sheet are joined; two
-different answers to one item are an error. A judge is credible who calls more than half of the hidden human replies
-human-like (one left open is not); everything is given for all judges and for the credible ones. An item's verdict is what
-more than half of its judgements say, of two or more."""
+RULES = """An item that a judge left open is missing for that judge alone. Files of one judge for one sheet are joined;
+two different answers to one item are an error. A judge is credible who calls more than half of the hidden human replies
+human-like (one left open is not); everything is given for all judges and for the credible ones. An item's verdict is
+what more than half of its judgements say, of two or more."""
 WHO = ("all", "credible")
 LEVEL = 0.95
 DRAWS = 2000
@@ -65,8 +65,8 @@ def read_answers(paths: Iterable[str | Path], key: Mapping[str, Sequence[Item]])
             raise InputError(f"{path} has no row; give a filled sheet")
         for sheet, part in by_sheet.items():
             if sheet not in key:
-                raise InputError(f"{path}: sheet {sheet!r} is not of this key, which has {', '.join(sorted(key)[:6])}; "
-                                 "give the key that was written beside the sheet")
+                raise InputError(f"{path}: sheet {sheet!r} is not of this key ({', '.join(sorted(key)[:6])}); give "
+                                 "the key that was written beside the sheet")
             names = {name for _, row in part if (name := as_shown(row.get("annotator", "")).strip())}
             if len(names) > 1:
                 raise InputError(f"{path}: sheet {sheet} names the annotators {', '.join(sorted(names))}; one file "
@@ -82,8 +82,8 @@ def read_answers(paths: Iterable[str | Path], key: Mapping[str, Sequence[Item]])
                 before = home.setdefault(item, (answer, path.name))
                 if before[0] != answer:
                     raise InputError(
-                        f"{annotator} judged item {item} of sheet {sheet} twice: {CATEGORIES[before[0]]} in {before[1]} "
-                        f"and {CATEGORIES[answer]} in {path.name}; leave one of the files out")
+                        f"{annotator} judged item {item} of sheet {sheet} twice: {CATEGORIES[before[0]]} in {before[1]}"
+                        f" and {CATEGORIES[answer]} in {path.name}; leave one of the files out")
     out = [Answers(*place, {item: answer for item, (answer, _) in home.items()}, tuple(files[place]))
            for place, home in found.items()]
     if not any(one.answers for one in out):
@@ -258,3 +258,50 @@ def item_table(answers: Sequence[Answers], key: Mapping[str, Sequence[Item]]) ->
                         **dict(zip(CATEGORIES, counts[0].tolist())),
                         "majority": CATEGORIES[found] if found >= 0 else "undecided"})
     return out
+
+
+def evaluation_rows(table: xr.Dataset) -> list[dict[str, object]]:
+    """`evaluation_table` as rows, one a language, system and group of judges that there is; a column a category."""
+    out = []
+    for place in np.argwhere(np.isfinite(table["judges"].values)):
+        at = table.isel(dict(zip(("language", "system", "who"), place)))
+        row: dict[str, object] = {axis: str(at[axis].item()) for axis in ("language", "system", "who")}
+        row |= dict(zip(map(str, table["category"].values), at["share"].values.tolist()))
+        out.append(row | {str(name): float(at[name]) for name in table.data_vars if name != "share"})
+    return out
+
+
+def summary(table: xr.Dataset, judges: xr.Dataset) -> list[str]:
+    """The table in sentences, one a language, system and group of judges, then the judges who failed."""
+    out = []
+    for language in table["language"].values:
+        for system in table["system"].values:
+            for who in table["who"].values:
+                at = table.sel(language=language, system=system, who=who)
+                if np.isnan(at["judges"]):
+                    continue
+                if not at["items"]:
+                    out.append(f"{language}, {system}, {who} judges ({int(at['judges'])}): no item has two judgements")
+                    continue
+                share = ", ".join(f"{name} {float(value):.1%}" for name, value in zip(
+                    table["category"].values, at["share"].values))
+                out.append(
+                    f"{language}, {system}, {who} judges ({int(at['judges'])}), {int(at['items'])} of "
+                    f"{int(at['shown'])} items: {share}, undecided {float(at['undecided']):.1%}; human-like {_words(at, 'human_like')}; "
+                    f"unanimous {_words(at, 'unanimous')}, unanimously human-like "
+                    f"{_words(at, 'unanimous_human_like')}; kappa {_words(at, 'kappa')}; alpha {_words(at, 'alpha')}, ordered {_words(at, 'alpha_ordered')}; "
+                    f"hidden human replies human-like {float(at['ceiling']):.1%}")
+    failed = judges.isel(judge=np.flatnonzero(~judges["credible"].values))
+    for sheet, name, passed, of in zip(*(failed[column].values for column in (
+            "sheet", "annotator", "hidden_human_like", "hidden"))):
+        out.append(f"not credible: {name} on sheet {sheet}, {passed} of {of} hidden human replies called human-like")
+    for sheet, name, answered, of in zip(*(judges[column].values for column in (
+            "sheet", "annotator", "answered", "items"))):
+        if answered < of:
+            out.append(f"filled in partly: {name} on sheet {sheet}, {answered} of {of} items")
+    return out
+
+
+def _words(at: xr.Dataset, name: str) -> str:
+    value, low, high, chance = (float(at[f"{name}{end}"]) for end in ("", "_low", "_high", "_chance"))
+    return f"{value:.3f} [{low:.3f}, {high:.3f}], by chance {chance:.3f}"
