@@ -1,6 +1,5 @@
 """The windows of each language, as said and as the controls have them, and which of their replies training had too."""
 
-import dataclasses
 from typing import NamedTuple
 
 import numpy as np
@@ -42,8 +41,8 @@ def read_part(dialogues: Dialogues, language: str, settings: DialogueSettings) -
         twice = [leak.test for leak in leaks(turns["train"], turns[split], settings.leak_words)]
         leaked[split] = np.isin(found[split].turns, twice)
         if leaked[split].all():
-            raise InputError(f"{language} {split}: training has every one of its replies; give other dialogues, or count "
-                             "longer turns alone (leak_words)")
+            raise InputError(f"{language} {split}: training has every one of its replies; give other dialogues, or "
+                             "count longer turns alone (leak_words)")
     return Part(found, leaked)
 
 
@@ -78,4 +77,4 @@ def only_scored(found: Windows, most: int, leaked: np.ndarray, seed: int) -> Win
     """At most so many windows to answer, drawn among those without leaks, in their order."""
     free = np.flatnonzero(~leaked)
     chosen = np.sort(np.random.default_rng([seed, 97]).permutation(free)[:most])
-    return dataclasses.replace(found.take(chosen))
+    return found.take(chosen)

@@ -28,6 +28,8 @@ from xlingjax.corpora.corpus import Corpus
 from xlingjax.corpora.dialogues import Dialogues, windows
 from xlingjax.errors import InputError
 from xlingjax.files import claim, slug
+from xlingjax.judging.languages import fit_languages
+from xlingjax.judging.replies import Exchange, measure_replies
 
 Say = Callable[[str], None]
 SCORES = "scores.nc"
@@ -161,7 +163,8 @@ class Transfer:
             went_on = answers.converse(start, part.splits["test"], settings)
             text = lambda rows: np.array([_clean(row) for row in rows], str)
             write_tree(path, {"replies": xr.Dataset(
-                {"context": ("row", text("\n".join(context) for context in chosen.contexts)),
+                {"document": ("row", text(chosen.documents.tolist())),
+                 "context": ("row", text("\n".join(context) for context in chosen.contexts)),
                  "reply": ("row", text(replies)), "reference": ("row", text(chosen.replies)),
                  "said": ("dialogue", text("\n".join(one.turns) for one in went_on)),
                  "written": ("dialogue", text("\n".join(one.written) for one in went_on))})})
@@ -197,7 +200,8 @@ def dialogue_transfer(
     Returns:
         `scores` and `differences` (`summary.summarise`), `claims` (`summary.transfer`), `trainings` (best update,
         epochs, perplexity as the original computed it), `parallel` (`summary.per_turn`, where languages are parallel),
-        `replies` and `conversations` (texts), `sharing/<kind>` (`sharing.shared_experts`, by language).
+        `replies` and `conversations` (texts), `measures/<language>` (`judging.replies`), `sharing/<kind>`
+        (`sharing.shared_experts`, by language).
 
     Raises:
         InputError: see `Transfer`; another experiment in the workdir.
@@ -215,6 +219,8 @@ def dialogue_transfer(
         if together is not None:
             groups["parallel"] = together
         groups |= _answers(made)
+        if settings.replies:
+            groups |= {f"measures/{slug(name)}": one for name, one in _measures(made, groups["replies"]).items()}
         if settings.sharing and concepts is not None:
             groups |= _sharing(made, concepts)
     tree = xr.DataTree.from_dict(groups)
@@ -237,7 +243,7 @@ def written_conditions(settings: DialogueSettings) -> tuple[str, ...]:
 
 def _answers(made: Transfer) -> dict[str, xr.Dataset]:
     columns: dict[str, list[str]] = {name: [] for name in (
-        "language", "kind", "condition", "context", "reply", "reference")}
+        "language", "kind", "condition", "document", "context", "reply", "reference")}
     spoken: dict[str, list[str]] = {name: [] for name in ("language", "kind", "condition", "said", "written")}
     for language in made.languages:
         for kind in made.starts:
@@ -251,6 +257,27 @@ def _answers(made: Transfer) -> dict[str, xr.Dataset]:
                             table[name] += one[name].values.tolist()
     return {"replies": xr.Dataset({name: ("row", np.array(values, str)) for name, values in columns.items()}),
             "conversations": xr.Dataset({name: ("row", np.array(values, str)) for name, values in spoken.items()})}
+
+
+def _measures(made: Transfer, replies: xr.Dataset) -> dict[str, xr.Dataset]:
+    """Automatic measures of every model's replies, a table a language; none where replies are of one dialogue."""
+    training = made.dialogues.only(split="train")
+    judge = fit_languages(training.corpus(), made.settings.seed)[0] if len(training.language_names) > 1 else None
+    out = {}
+    for language in made.languages:
+        systems: dict[str, list[str]] = {}
+        exchanges: list[Exchange] = []
+        for kind in made.starts:
+            for condition in written_conditions(made.settings):
+                of = {"language": language, "kind": kind, "condition": condition}
+                held = replies.isel(row=np.all([replies[name] == value for name, value in of.items()], axis=0))
+                systems[f"{kind}, {condition}"] = held["reply"].values.tolist()
+                exchanges = [Exchange(context.splitlines()[-1], said, document) for context, said, document in zip(
+                    *(held[name].values.tolist() for name in ("context", "reference", "document")))]
+        if len({one.document for one in exchanges}) > 1:
+            out[language] = measure_replies(
+                systems, exchanges, language, judge, made.settings.draws, made.settings.seed)
+    return out
 
 
 def _sharing(made: Transfer, concepts: Corpus) -> dict[str, xr.Dataset]:

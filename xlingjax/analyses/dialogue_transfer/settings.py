@@ -85,10 +85,10 @@ class DialogueSettings:
 
     def __post_init__(self) -> None:
         require_least(self, {
-            "seeds": 1, "control_seeds": 1, "source_updates": 0, "updates": 1, "evaluations": 1, "patience": 0, "rows": 1,
-            "accumulate": 1, "warm_up": 0, "earlier": 1, "text": 1, "label": 2, "leak_words": 1, "padded_rows": 0,
-            "replies": 0, "conversations": 0, "turns": 1, "max_new_tokens": 1, "temperature": 0, "top_k": 0,
-            "no_repeat_ngram": 0, "permutations": 3, "k": 1, "draws": 100, "seed": 0})
+            "seeds": 1, "control_seeds": 1, "source_updates": 0, "updates": 1, "evaluations": 1, "patience": 0,
+            "rows": 1, "accumulate": 1, "warm_up": 0, "earlier": 1, "text": 1, "label": 2, "leak_words": 1,
+            "padded_rows": 0, "replies": 0, "conversations": 0, "turns": 1, "max_new_tokens": 1, "temperature": 0,
+            "top_k": 0, "no_repeat_ngram": 0, "permutations": 3, "k": 1, "draws": 100, "seed": 0})
         unknown = [name for name in self.controls if name not in CONTROLS]
         if unknown:
             raise InputError(f"control {unknown[0]!r} is unknown; choose among {', '.join(CONTROLS)}")

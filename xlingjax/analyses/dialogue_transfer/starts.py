@@ -44,7 +44,8 @@ class Start:
     def fresh(self, seed: int) -> "Start":
         """The same shape with random parameters."""
         key = jax.random.fold_in(jax.random.key(seed), 17)
-        return dataclasses.replace(self, params=initial(self.config, key), name=f"{self.kind} from scratch", random=True)
+        return dataclasses.replace(
+            self, params=initial(self.config, key), name=f"{self.kind} from scratch", random=True)
 
     def with_params(self, params: Params) -> "Start":
         """The model after training."""

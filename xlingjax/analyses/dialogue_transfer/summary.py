@@ -1,4 +1,4 @@
-"""From losses of windows to perplexity, bits per character and bits per turn, with intervals over dialogues and runs."""
+"""From losses of windows to perplexity, bits per character and per turn, with intervals over dialogues and runs."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -38,7 +38,7 @@ def rates(
     nats: Mapping[str, Float[np.ndarray, "R n"]], per: Float[np.ndarray, "n"], documents: Shaped[np.ndarray, "n"],
     draws: int, seed: int,
 ) -> dict[str, Float[np.ndarray, "1+draws"]]:
-    """Nats per unit of each condition: the estimate first, then draws of dialogues and, where there are several, of runs.
+    """Nats per unit of each condition: the estimate first, then draws of dialogues and, of several runs, of runs.
 
     Conditions are drawn on the same dialogues, so that differences between them are paired.
 
