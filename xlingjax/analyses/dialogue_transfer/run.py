@@ -42,6 +42,7 @@ class Transfer:
         starts: kind -> model before fine-tuning (`starts`). dialogues: with the targets' train, valid and test.
         settings: all else. source: dialogues of the source language, by default those in `dialogues`, which the models
             are trained on first, unless `settings.source_updates` is 0 or there are none.
+        concepts: labelled sentences in source and target languages, for the experts they share; None leaves that out.
         say: gets a line a training.
 
     Raises:
@@ -50,13 +51,13 @@ class Transfer:
 
     def __init__(
         self, starts: Mapping[str, Start], dialogues: Dialogues, settings: DialogueSettings, workdir: Path,
-        source: Dialogues | None = None, say: Say = lambda text: None,
+        source: Dialogues | None = None, concepts: Corpus | None = None, say: Say = lambda text: None,
     ) -> None:
         if not starts:
             raise InputError("no model to fine-tune; name one kind at least")
         self.starts, self.settings, self.workdir, self.say = dict(starts), settings, Path(workdir), say
         self.languages = targets(dialogues.language_names, settings)
-        self.dialogues = dialogues
+        self.dialogues, self.concepts = dialogues, concepts if settings.sharing else None
         self.parts = {name: data.read_part(dialogues, name, settings) for name in self.languages}
         if source is None and settings.source_language in dialogues.language_names:
             source = dialogues.only(settings.source_language)
@@ -71,6 +72,7 @@ class Transfer:
         return {
             "settings": dataclasses.asdict(self.settings), "dialogues": self.dialogues.fingerprint,
             "source": None if self.source is None else self.source.fingerprint,
+            "concepts": None if self.concepts is None else self.concepts.fingerprint,
             "models": {kind: {**start.identity(), "config": describe(start.config)}
                        for kind, start in self.starts.items()}}
 
@@ -170,9 +172,11 @@ class Transfer:
                  "written": ("dialogue", text("\n".join(one.written) for one in went_on))})})
         return read_tree(path)["replies"]
 
-    def shared(self, language: str, kind: str, corpus: Corpus) -> xr.Dataset | None:
+    def shared(self, language: str, kind: str) -> xr.Dataset | None:
         """Experts shared with the source language before and after; None for an LSTM, or where sentences lack."""
-        two = sharing.of_two(corpus, self.settings.source_language, language)
+        if self.concepts is None:
+            return None
+        two = sharing.of_two(self.concepts, self.settings.source_language, language)
         if two is None or sharing.readers(self.starts[kind]) is None:
             return None
         path = self.workdir / "sharing" / slug(language) / f"{kind}.nc"
@@ -184,18 +188,10 @@ class Transfer:
         return read_tree(path)["shared"]
 
 
-def dialogue_transfer(
-    starts: Mapping[str, Start], dialogues: Dialogues, settings: DialogueSettings, workdir: str | Path, *,
-    source: Dialogues | None = None, concepts: Corpus | None = None, say: Say | None = None,
-) -> xr.DataTree:
+def dialogue_transfer(made: Transfer) -> xr.DataTree:
     """Does a dialogue model of one language carry over to others? Losses, replies and neurons beside their controls.
 
     Killed and started again, it goes on with the training it was at.
-
-    Args:
-        starts, dialogues, settings, source: as of `Transfer`.
-        workdir: of every training, its scores and replies.
-        concepts: labelled sentences in source and target languages, for the experts they share; None leaves that out.
 
     Returns:
         `scores` and `differences` (`summary.summarise`), `claims` (`summary.transfer`), `trainings` (best update,
@@ -204,11 +200,10 @@ def dialogue_transfer(
         (`sharing.shared_experts`, by language).
 
     Raises:
-        InputError: see `Transfer`; another experiment in the workdir.
+        InputError: another experiment in the workdir, or a training that fails.
     """
-    made = Transfer(starts, dialogues, settings, Path(workdir), source, say or (lambda text: None))
-    identity = made.identity()
-    with claim(Path(workdir), identity, "dialogue transfer"):
+    settings, starts, dialogues = made.settings, made.starts, made.dialogues
+    with claim(made.workdir, made.identity(), "dialogue transfer"):
         cells, trainings = made.cells()
         groups: dict[str, xr.Dataset] = {"trainings": trainings}
         groups["scores"], groups["differences"] = summary.summarise(
@@ -221,8 +216,7 @@ def dialogue_transfer(
         groups |= _answers(made)
         if settings.replies:
             groups |= {f"measures/{slug(name)}": one for name, one in _measures(made, groups["replies"]).items()}
-        if settings.sharing and concepts is not None:
-            groups |= _sharing(made, concepts)
+        groups |= _sharing(made)
     tree = xr.DataTree.from_dict(groups)
     tree.attrs = {
         "dialogues": dialogues.name, "dialogues_fingerprint": dialogues.fingerprint, "level": LEVEL,
@@ -280,11 +274,11 @@ def _measures(made: Transfer, replies: xr.Dataset) -> dict[str, xr.Dataset]:
     return out
 
 
-def _sharing(made: Transfer, concepts: Corpus) -> dict[str, xr.Dataset]:
+def _sharing(made: Transfer) -> dict[str, xr.Dataset]:
     out = {}
     for kind in made.starts:
         held = {language: one for language in made.languages
-                if (one := made.shared(language, kind, concepts)) is not None}
+                if (one := made.shared(language, kind)) is not None}
         if held:
             out[f"sharing/{kind}"] = xr.concat(list(held.values()), "language", combine_attrs="override").assign_coords(
                 language=list(held))

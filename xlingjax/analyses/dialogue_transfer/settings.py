@@ -28,6 +28,7 @@ class DialogueSettings:
         source_updates: on the source's dialogues, before fine-tuning; 0: the models are used as they are.
         updates: of every fine-tuning. evaluations: on validation, evenly spaced; the best parameters are kept.
         patience: evaluations without improvement that end a training; 0: none does.
+        validation: windows at most that parameters are chosen by; all held-out ones are scored in the end.
         rows: windows of a batch. accumulate: parts that a batch is cut into. compute: "float32" or "bfloat16".
         learning_rate: of decoder and encoder-decoder. lstm_learning_rate: of the LSTM.
         warm_up: updates. schedule, optimiser, weight_decay, clip: as of `OptimiserSettings`.
@@ -53,6 +54,7 @@ class DialogueSettings:
     updates: int = 150
     evaluations: int = 3
     patience: int = 0
+    validation: int = 200
     rows: int = 16
     accumulate: int = 1
     compute: str = "float32"
@@ -86,9 +88,9 @@ class DialogueSettings:
     def __post_init__(self) -> None:
         require_least(self, {
             "seeds": 1, "control_seeds": 1, "source_updates": 0, "updates": 1, "evaluations": 1, "patience": 0,
-            "rows": 1, "accumulate": 1, "warm_up": 0, "earlier": 1, "text": 1, "label": 2, "leak_words": 1,
-            "padded_rows": 0, "replies": 0, "conversations": 0, "turns": 1, "max_new_tokens": 1, "temperature": 0,
-            "top_k": 0, "no_repeat_ngram": 0, "permutations": 3, "k": 1, "draws": 100, "seed": 0})
+            "validation": 1, "rows": 1, "accumulate": 1, "warm_up": 0, "earlier": 1, "text": 1, "label": 2,
+            "leak_words": 1, "padded_rows": 0, "replies": 0, "conversations": 0, "turns": 1, "max_new_tokens": 1,
+            "temperature": 0, "top_k": 0, "no_repeat_ngram": 0, "permutations": 3, "k": 1, "draws": 100, "seed": 0})
         unknown = [name for name in self.controls if name not in CONTROLS]
         if unknown:
             raise InputError(f"control {unknown[0]!r} is unknown; choose among {', '.join(CONTROLS)}")

@@ -50,7 +50,8 @@ def train(
     layout = settings.layout(start.kind, start.start)
     check_layout(start.config, layout)
     batches = Epochs(layout, encoded(start, found, settings), settings.rows, settings.seed + seed)
-    held = encoded(start, validation, settings)
+    order = np.random.default_rng([settings.seed, 89]).permutation(len(validation))
+    held = encoded(start, validation.take(np.sort(order[:settings.validation])), settings)
 
     def evaluate(params: Any) -> dict[str, float]:
         scores = score(start.with_params(params), held, settings)
