@@ -55,7 +55,7 @@ from xlingjax.report.dialogue_page import dialogue_summary, write_dialogue_repor
 FLAGS = flags.FLAGS
 _S = DialogueSettings()
 # On the embedded corpus, to end within minutes. Its turns are short, but many tokens of an English tokenizer.
-EMBEDDED = {"text": 128, "label": 40, "rows": 8, "learning_rate": 2e-3, "validation": 100}
+EMBEDDED = {"text": 128, "label": 40, "rows": 8, "learning_rate": 2e-3, "validation": 100, "updates": 120}
 LANGUAGES = ("swh", "spa")  # of the embedded dialogues, beside English
 EPISODES, HELD_OUT = 120, 30  # of each of them
 SENTENCES = 400  # of the embedded probe a language, for shared experts

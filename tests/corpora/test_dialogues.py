@@ -21,6 +21,7 @@ from xlingjax.corpora import (
 from xlingjax.corpora.dialogue_files import repaired
 from xlingjax.corpora.dialogues import LONG, LONGEST, RULES
 from xlingjax.corpora.translated import translated_rows
+from xlingjax.corpora.world.dialogues import MOST_HELD_OUT, _facts
 from xlingjax.errors import InputError
 
 HEADER = ["New_Episode", "Conversation"]
@@ -280,6 +281,14 @@ def test_mini_dialogues():
         mini_dialogues(("tur",))
     with pytest.raises(InputError, match="ask for 1 to 120"):
         mini_dialogues(held_out=121)
+
+
+def test_nothing_is_told_twice():
+    """Topics share words: what one topic tells in validation, another must not tell in test."""
+    told = [meaning[:3] for pair in _facts(None, 2 * MOST_HELD_OUT, 0) for meaning in pair]
+    assert len(told) == 4 * MOST_HELD_OUT == len(set(told))
+    trained = {meaning[:3] for pair in _facts("eng", 400, 0) for meaning in pair}
+    assert not trained & set(told)
 
 
 def test_the_answers_of_mini_dialogues_need_what_was_told():

@@ -7,12 +7,20 @@ import os
 import select
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+# The browser speaks on handles 3 and 4; a small program moves ours there and becomes the browser.
+AS_THREE_AND_FOUR = """
+import fcntl, os, sys
+for place, handle in zip((3, 4), [fcntl.fcntl(int(one), fcntl.F_DUPFD, 10) for one in sys.argv[1:3]]):
+    os.dup2(handle, place)
+os.execv(sys.argv[3], sys.argv[3:])
+"""
 PATIENCE = 30.0  # seconds for an answer
 
 
@@ -100,12 +108,6 @@ def opened(folder: Path, before: str = "") -> Iterator[Page]:
     assert program is not None
     (folder / "downloads").mkdir(parents=True, exist_ok=True)
     to_browser, from_browser = os.pipe(), os.pipe()
-
-    def as_three_and_four() -> None:
-        spare = [os.dup(to_browser[0]), os.dup(from_browser[1])]
-        os.dup2(spare[0], 3)
-        os.dup2(spare[1], 4)
-
     flags = [
         "--headless=new",
         "--remote-debugging-pipe",
@@ -119,10 +121,10 @@ def opened(folder: Path, before: str = "") -> Iterator[Page]:
         *(["--no-sandbox"] if os.geteuid() == 0 else []),
         "about:blank",
     ]
+    ends = (to_browser[0], from_browser[1])
     process = subprocess.Popen(
-        [program, *flags],
-        preexec_fn=as_three_and_four,
-        close_fds=False,
+        [sys.executable, "-c", AS_THREE_AND_FOUR, *map(str, ends), program, *flags],
+        pass_fds=ends,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -139,6 +141,9 @@ def opened(folder: Path, before: str = "") -> Iterator[Page]:
         if before:
             page.call("Page.addScriptToEvaluateOnNewDocument", source=before)
         yield page
+        page.session = ""
+        page.call("Browser.close")
+        process.wait(PATIENCE)
     finally:
         process.kill()
         process.wait()

@@ -86,6 +86,8 @@ def test_fill_in_save_and_score(sheet, tmp_path):
             "unsaved: warned before leaving"
         )
         page.call("Page.handleJavaScriptDialog", accept=False)
+        held = json.loads(page.do(f"localStorage.getItem('judging-replies-{items[0].sheet}')"))
+        assert len(held["answers"]) == 21 and held["saved"] is False, "kept before anything is saved"
 
         page.do("document.getElementById('csv').click()")
         half = downloaded(tmp_path, ".csv")
@@ -154,6 +156,12 @@ def test_a_browser_that_keeps_nothing(sheet, tmp_path):
     with browser.opened(tmp_path / "second", before=damaged) as page:
         page.open((folder / "form.html").as_uri())
         assert page.do("document.getElementById('count').textContent") == "0 of 35 judged", "no answer of another form"
+    kept = json.dumps({"answers": {"3": "uncertain"}, "saved": False})
+    held = f"localStorage.setItem('judging-replies-{items[0].sheet}', '{kept}');"
+    with browser.opened(tmp_path / "third", before=held) as page:
+        page.open((folder / "form.html").as_uri())
+        assert page.do("document.querySelector('[name=item3]:checked').value") == "uncertain"
+        assert "not in a file yet" in status(page)
 
 
 def test_the_page_is_whole():

@@ -287,10 +287,9 @@ def summary(table: xr.Dataset, judges: xr.Dataset) -> list[str]:
                     table["category"].values, at["share"].values))
                 out.append(
                     f"{language}, {system}, {who} judges ({int(at['judges'])}), {int(at['items'])} of "
-                    f"{int(at['shown'])} items: {share}, undecided {float(at['undecided']):.1%}; human-like {_words(at, 'human_like')}; "
-                    f"unanimous {_words(at, 'unanimous')}, unanimously human-like "
-                    f"{_words(at, 'unanimous_human_like')}; kappa {_words(at, 'kappa')}; alpha {_words(at, 'alpha')}, ordered {_words(at, 'alpha_ordered')}; "
-                    f"hidden human replies human-like {float(at['ceiling']):.1%}")
+                    f"{int(at['shown'])} items: {share}, undecided {float(at['undecided']):.1%}; "
+                    + "; ".join(f"{said} {_words(at, name)}" for name, said in SAID.items())
+                    + f"; hidden human replies human-like {float(at['ceiling']):.1%}")
     failed = judges.isel(judge=np.flatnonzero(~judges["credible"].values))
     for sheet, name, passed, of in zip(*(failed[column].values for column in (
             "sheet", "annotator", "hidden_human_like", "hidden"))):
@@ -300,6 +299,10 @@ def summary(table: xr.Dataset, judges: xr.Dataset) -> list[str]:
         if answered < of:
             out.append(f"filled in partly: {name} on sheet {sheet}, {answered} of {of} items")
     return out
+
+
+SAID = {"human_like": "human-like", "unanimous": "unanimous", "unanimous_human_like": "unanimously human-like",
+        "kappa": "kappa", "alpha": "alpha", "alpha_ordered": "alpha, ordered"}
 
 
 def _words(at: xr.Dataset, name: str) -> str:

@@ -76,7 +76,8 @@ def sharing(found: xr.Dataset, kind: str) -> Figure:
         return Figure(f"dialogue_sharing_{kind}", style.png(canvas), f"shared experts of the {kind} by layer", (
             f"The {found.attrs['k']} neurons of {found.attrs['site']} that detect a concept best in the source "
             "language on one half of the documents, and those in the target on the other half: how many are the same, "
-            f"mean over {found.attrs['concepts']} concepts. Dotted: the most that permuted labels gave; dashed: random neurons."))
+            f"mean over {found.attrs['concepts']} concepts. Dotted: the most that permuted labels gave; dashed: "
+            "random neurons."))
 
 
 def _whiskers(axes: Axes, value: xr.DataArray, low: xr.DataArray, high: xr.DataArray, y: np.ndarray, colour: str,

@@ -117,8 +117,8 @@ def _differences(found: xr.Dataset, kinds: Mapping[str, str]) -> Table:
             for name in _names(found, "against")
             for one in [found.sel(language=language, kind=kind, against=name)]]
     return Table(["language", "model", "fine-tuned against", "bits per character", "low", "high", "p (Holm)",
-                  "claimed"], rows, "Test replies; claimed where p, adjusted over languages, models and conditions, is below "
-                 f"{found.attrs['level']:g}. Models: {'; '.join(kinds.values())}")
+                  "claimed"], rows, "Test replies; claimed where p, adjusted over languages, models and conditions, is "
+                 f"below {found.attrs['level']:g}. Models: {'; '.join(kinds.values())}")
 
 
 def _parallel(found: xr.Dataset, kinds: Mapping[str, str]) -> Table:
