@@ -125,6 +125,13 @@ for _name, _text in SETTINGS.items():
 
 def read_settings() -> DialogueSettings:
     """What the flags say; where they say nothing, less for the embedded corpus."""
+    if not FLAGS.kinds or [kind for kind in FLAGS.kinds if kind not in NAMES]:
+        raise InputError(f"--kinds={','.join(FLAGS.kinds)}; choose among {', '.join(NAMES)}")
+    for name, given in (("layers", FLAGS.layers), ("width", FLAGS.width), ("heads", FLAGS.heads)):
+        if given is not None and given < 1:
+            raise InputError(f"--{name}={given}; give 1 or more")
+    if FLAGS.chat_kind is not None and FLAGS.chat_kind not in FLAGS.kinds:
+        raise InputError(f"--chat_kind={FLAGS.chat_kind} is none of the --kinds, {', '.join(FLAGS.kinds)}")
     less = {} if FLAGS.data else EMBEDDED
     given = {name: FLAGS[name].value for name in SETTINGS}
     given |= {name: less.get(name, getattr(_S, name)) for name in EMBEDDED if given[name] is None}
@@ -180,9 +187,6 @@ def read_labelled(name: str) -> Corpus:
 
 def starts(decoder: Start, settings: DialogueSettings) -> dict[str, Start]:
     """A model of each kind."""
-    unknown = [kind for kind in FLAGS.kinds if kind not in NAMES]
-    if unknown or not FLAGS.kinds:
-        raise InputError(f"--kinds={','.join(FLAGS.kinds)}; choose among {', '.join(NAMES)}")
     shape: Mapping[str, int] = {name: FLAGS[name].value or getattr(decoder.config, name)
                                 for name in ("layers", "width", "heads")}
     small = tuple(kind for kind in FLAGS.kinds if kind != "decoder" and not (kind == "pair" and FLAGS.pair))
