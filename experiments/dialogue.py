@@ -30,7 +30,7 @@ from absl import flags
 from experiments._embedded import pretrained
 from experiments._main import run, run_commands
 from xlingjax.analyses.dialogue_transfer import DialogueSettings, Transfer, chat, dialogue_transfer
-from xlingjax.analyses.dialogue_transfer.settings import CONTROLS, TUNED
+from xlingjax.analyses.dialogue_transfer.settings import CONTROLS
 from xlingjax.analyses.dialogue_transfer.starts import (
     NAMES,
     Start,
@@ -39,7 +39,7 @@ from xlingjax.analyses.dialogue_transfer.starts import (
     small_starts,
     text_as_dialogues,
 )
-from xlingjax.analyses.dialogue_transfer.tables import claims_csv, conversations_text, replies_csv, scores_csv
+from xlingjax.analyses.dialogue_transfer.tables import write_tables
 from xlingjax.analyses.results import write_tree
 from xlingjax.corpora import Corpus, mini_world, read_concepts, read_sib200
 from xlingjax.corpora.dialogue_files import COLUMNS, read_dialogues
@@ -47,7 +47,6 @@ from xlingjax.corpora.dialogues import Dialogues
 from xlingjax.corpora.running_text import read_text
 from xlingjax.corpora.world import mini_dialogues
 from xlingjax.errors import InputError
-from xlingjax.files import write_whole
 from xlingjax.models import load_model
 from xlingjax.models.pair import load_pair
 from xlingjax.report.dialogue_page import dialogue_summary, write_dialogue_report
@@ -226,11 +225,7 @@ def main() -> None:
         return talk(made)
     tree = dialogue_transfer(made)
     write_tree(workdir / "result.nc", tree)
-    of = lambda name: tree[name].to_dataset(inherit=False)  # type: ignore[union-attr]
-    for name, text in (("scores.csv", scores_csv(of("scores"))), ("claims.csv", claims_csv(of("claims"))),
-                       ("replies.csv", replies_csv(of("replies"), TUNED)),
-                       ("conversations.txt", conversations_text(of("conversations")))):
-        write_whole(workdir / name, text.encode("utf-8", "replace"))
+    write_tables(tree, workdir)
     page = write_dialogue_report(tree, workdir)
     print("\n".join(dialogue_summary(tree)))
     print(f"report: {page}", flush=True)

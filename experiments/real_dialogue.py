@@ -1,13 +1,13 @@
-"""AfriWOZ: does an English start help dialogue models in Hausa, Nigerian Pidgin, Swahili and Yoruba, and a multilingual?
+"""AfriWOZ: does an English start help dialogue models in Hausa, Nigerian Pidgin, Swahili and Yoruba?
 
     python -m experiments.real_dialogue --data=DATA
 
 pre-trains two small decoders on running text, one on English alone, one on nine languages with a little of the four
 targets among them; then fine-tunes in each target the decoder, an encoder-decoder and an LSTM that begin in English
-(English guides and tutorials, their paragraphs as turns, stand for English dialogues, of which DATA has none), beside all
-controls; then the decoder that begins multilingually. DATA holds `text/`, `afriwoz_xlsx/` and `sib200.tsv.xz`, whose
-topics tell which neurons the languages share (Pidgin is not in it). Every command is printed as it is run and can be run
-by hand; the same command on the same --workdir goes on where it stopped.
+(English guides and tutorials, their paragraphs as turns, stand for English dialogues, of which DATA has none), beside
+all controls; then the decoder that begins multilingually. DATA holds `text/`, `afriwoz_xlsx/` and `sib200.tsv.xz`,
+whose topics tell which neurons the languages share (Pidgin is not in it). Every command is printed as it is run and can
+be run by hand; the same command on the same --workdir goes on where it stopped.
 """
 
 from pathlib import Path

@@ -52,7 +52,7 @@ def test_rates_are_the_textbooks():
     for _ in range(4000):
         chosen, runs = rng.integers(0, 3, 3), rng.integers(0, 2, 2)
         plain.append(by[runs].mean(0)[chosen].sum() / np.array([2, 2, 4])[chosen].sum())
-    assert np.quantile(found[1:], [0.1, 0.5, 0.9]) == pytest.approx(np.quantile(plain, [0.1, 0.5, 0.9]), abs=0.03)
+    assert [found[1:].mean(), found[1:].std()] == pytest.approx([np.mean(plain), np.std(plain)], rel=0.05)
 
 
 def cell(shift: float, windows: int = 60, seed: int = 0) -> Cell:
@@ -98,11 +98,10 @@ def test_parallel_turns_are_scored_row_by_row(dialogues):
 
 
 def test_leaked_replies_are_marked_and_controls_change_contexts_alone(dialogues):
-    test = dialogues.only("swh", "test")
+    places = list(zip(dialogues.languages.tolist(), dialogues.splits.tolist(), dialogues.rows.tolist()))
+    twice = (("swh", "train", 2), ("swh", "test", 3))
     leaked = dataclasses.replace(dialogues, texts=tuple(
-        test.texts[3] + " na leo na kesho na jana" if (language, split, row) in (("swh", "train", 2), ("swh", "test", 3))
-        else text for text, language, split, row in zip(
-            dialogues.texts, dialogues.languages.tolist(), dialogues.splits.tolist(), dialogues.rows.tolist())))
+        "leo na kesho na jana" if place in twice else text for place, text in zip(places, dialogues.texts)))
     part = read_part(leaked, "swh", SMALL)
     assert part.leaked["test"].sum() == 1
     as_said = part.splits["test"]
@@ -189,9 +188,11 @@ def test_what_is_planted_is_found(tokenizer, tmp_path):
 def test_what_does_not_fit_is_named(dialogues, tokenizer, tmp_path):
     for changes, expected in (
             ({"controls": ("nothing",)}, "control 'nothing' is unknown"), ({"seeds": 0}, "seeds is 0"),
-            ({"control_seeds": 3}, "more than the 2 seeds"), ({"rows": 6, "accumulate": 4}, "does not divide the 6 rows"),
+            ({"control_seeds": 3}, "more than the 2 seeds"),
+            ({"rows": 6, "accumulate": 4}, "does not divide the 6 rows"),
             ({"scored": "some"}, "scored is 'some'"), ({"top_p": 0.0}, "top_p is 0.0"), ({"text": 0}, "text is 0"),
-            ({"languages": ("eng",)}, "the source language and a target too"), ({"evaluations": 9}, "9 evaluations in 3"),
+            ({"languages": ("eng",)}, "the source language and a target too"),
+            ({"evaluations": 9}, "9 evaluations in 3"),
             ({"schedule": "steps"}, "unknown schedule"), ({"compute": "int8"}, "compute is 'int8'")):
         with pytest.raises(InputError, match=expected):
             dataclasses.replace(SMALL, **changes)

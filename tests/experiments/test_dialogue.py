@@ -1,4 +1,4 @@
-"""experiments.dialogue: what is given wrongly is refused before any training; a small run, and a conversation by pipe."""
+"""experiments.dialogue: what is given wrongly is refused before any training; a small run; a conversation by pipe."""
 
 import json
 import os
@@ -12,9 +12,9 @@ from test_bad_input import EACH
 from experiments.real_dialogue import commands
 
 ROOT = Path(__file__).parents[2]
-TINY = ["--kinds=lstm", "--languages=swh", "--pretrain_steps=2", "--source_updates=2", "--updates=2", "--evaluations=1",
-        "--seeds=1", "--controls=", "--replies=2", "--conversations=1", "--turns=1", "--max_new_tokens=6", "--draws=100",
-        "--nosharing", "--rows=2", "--validation=4", "--warm_up=1"]  # fmt: skip
+TINY = ["--kinds=lstm", "--languages=swh", "--pretrain_steps=2", "--source_updates=2", "--updates=2",
+        "--evaluations=1", "--seeds=1", "--controls=", "--replies=2", "--conversations=1", "--turns=1",
+        "--max_new_tokens=6", "--draws=100", "--nosharing", "--rows=2", "--validation=4", "--warm_up=1"]  # fmt: skip
 
 
 def wrong(folder: Path) -> list[tuple[list[str], str]]:

@@ -3,15 +3,31 @@
 import csv
 import io
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 import numpy as np
 import xarray as xr
 
+from xlingjax.analyses.dialogue_transfer.settings import TUNED
+from xlingjax.files import write_whole
 from xlingjax.judging.human_items import REPLY_COLUMNS
 
 SCORES = ("perplexity", "perplexity_low", "perplexity_high", "perplexity_sd", "bits_per_character",
           "bits_per_character_low", "bits_per_character_high", "bits_per_character_sd")
 SIZES = ("replies", "tokens", "characters", "leaked", "dialogues")
+
+
+def write_tables(tree: xr.DataTree, folder: Path) -> None:
+    """Writes scores.csv, claims.csv, replies.csv (of the fine-tuned models) and conversations.txt."""
+    held = {}
+    for name in ("scores", "claims", "replies", "conversations"):
+        node = tree[name]
+        assert isinstance(node, xr.DataTree)
+        held[name] = node.to_dataset(inherit=False)
+    for name, text in (("scores.csv", scores_csv(held["scores"])), ("claims.csv", claims_csv(held["claims"])),
+                       ("replies.csv", replies_csv(held["replies"], TUNED)),
+                       ("conversations.txt", conversations_text(held["conversations"]))):
+        write_whole(folder / name, text.encode("utf-8", "replace"))
 
 
 def scores_csv(scores: xr.Dataset) -> str:
