@@ -77,7 +77,7 @@ def test_a_difference_is_claimed_where_it_is_and_nowhere_else():
     assert float(at["bits_per_character"]) == pytest.approx(nats.mean(0).sum() / math.log(2) / (60 * 20))
     kept = scores.sel(language="there", kind="lstm", split="test", turns="without leaks")
     assert int(kept["replies"]) == 54 and int(kept["leaked"]) == 6
-    assert np.isnan(float(at["perplexity_sd"])) is False and float(at["perplexity_low"]) < float(at["perplexity"])
+    assert float(at["perplexity_sd"]) > 0 and float(at["perplexity_low"]) < float(at["perplexity"])
 
 
 def test_parallel_turns_are_scored_row_by_row(dialogues):
@@ -181,8 +181,8 @@ def test_what_is_planted_is_found(tokenizer, tmp_path):
     assert bool(told["claims"]["helps"].sel(against="from scratch").all())
     untold = dialogue_transfer(Transfer(
         start, both, dataclasses.replace(settings, source_updates=0), tmp_path / "untold"))
-    change = untold["claims"]["change"].sel(against="from scratch")
-    assert abs(float(change)) < 0.2 * abs(float(told["claims"]["change"].sel(against="from scratch")))
+    change = untold["claims"]["change"].sel(against="from scratch").item()
+    assert abs(change) < 0.2 * abs(told["claims"]["change"].sel(against="from scratch").item())
 
 
 def test_what_does_not_fit_is_named(dialogues, tokenizer, tmp_path):

@@ -29,7 +29,7 @@ from xlingjax.corpora.dialogues import Dialogues, windows
 from xlingjax.errors import InputError
 from xlingjax.files import claim, slug
 from xlingjax.judging.languages import fit_languages
-from xlingjax.judging.replies import Exchange, measure_replies
+from xlingjax.judging.replies import DRAWS, Exchange, measure_replies
 
 Say = Callable[[str], None]
 SCORES = "scores.nc"
@@ -270,7 +270,7 @@ def _measures(made: Transfer, replies: xr.Dataset) -> dict[str, xr.Dataset]:
                     *(held[name].values.tolist() for name in ("context", "reference", "document")))]
         if len({one.document for one in exchanges}) > 1:
             out[language] = measure_replies(
-                systems, exchanges, language, judge, made.settings.draws, made.settings.seed)
+                systems, exchanges, language, judge, min(DRAWS, made.settings.draws), made.settings.seed)
     return out
 
 

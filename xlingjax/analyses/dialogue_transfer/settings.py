@@ -40,7 +40,8 @@ class DialogueSettings:
         max_new_tokens, temperature, top_k, top_p, no_repeat_ngram: of replies.
         sharing: trace whether experts are shared with the source language. permutations: of its null. k: experts; None:
             in proportion to 500 of 221,184, at least 20.
-        draws: of the bootstrap over dialogues and seeds.
+        draws: of the bootstrap over dialogues and seeds; p reaches down to 2 / (draws + 1), which Holm's method
+            multiplies by the number of comparisons.
         seed: of everything; run r has seed + r.
     """
 
@@ -82,7 +83,7 @@ class DialogueSettings:
     sharing: bool = True
     permutations: int = 19
     k: int | None = None
-    draws: int = 1000
+    draws: int = 5000
     seed: int = 0
 
     def __post_init__(self) -> None:
