@@ -27,7 +27,8 @@ def wrong(folder: Path) -> list[tuple[list[str], str]]:
         (["--chat_kind=lstm", "--kinds=decoder"], "--chat_kind=lstm is none of the --kinds"),
         (["--width=0"], "--width=0; give 1 or more"), (["--learning_rate=0"], "learning rate 0"),
         ([data], "--data needs --decoder"), ([data, "--decoder=x", "--columns=a"], "--columns=a; give two"),
-        ([data, f"--decoder={folder}"], "the two columns New_Episode and Conversation"), (["--decoder=", "--kinds=lstm"], "error"),
+        ([data, f"--decoder={folder}"], "the two columns New_Episode and Conversation"),
+        (["--decoder=", "--kinds=lstm"], "error"),
         ([f"--data={folder}/absent", "--decoder=x"], "absent")]
 
 
