@@ -21,7 +21,6 @@ import numpy as np
 from absl import flags
 
 from experiments._dictionary_rows import Sizes, dictionaries
-from experiments._fitting_rows import Shape, fitting
 from experiments._machine import accelerator, cores, machine
 from experiments._main import run
 from experiments._peers import (
@@ -49,7 +48,7 @@ from xlingjax.models import Edit, load_model
 from xlingjax.progress import progress
 from xlingjax.responses.collecting import collect
 
-PARTS = ("ranking", "probes", "capture", "cold", "generation", "alignment", "sae", "fitting")
+PARTS = ("ranking", "probes", "capture", "cold", "generation", "alignment", "sae")
 
 FLAGS = flags.FLAGS
 flags.DEFINE_enum("size", "small", ["small", "full", "gpu"], "of the arrays and of the model")
@@ -78,24 +77,20 @@ class Shapes(NamedTuple):
     texts: tuple[int, int, int]  # at once, one by one, new tokens of each
     parallel: tuple[int, int, int, int]  # layers, languages, sentences, width
     sae: Sizes
-    fitting: Shape
 
 
 SIZES = {
     "small": Shapes((400, 4000, 8), (400, 20_000, 1), (2000, 500, 50), (400, 1000, 200),
                     (4, 6, 400, 64, 8), (4, 128, 4, 4000), (4, 16, 48), (2, 64, 4, 1000), (24, 48), (16, 4, 12),
-                    (3, 4, 200, 64), Sizes((64, 256, 256, 10), (32, 128, 256, 300), 3),
-                    Shape(2, 64, 4, 1000, 8, 64, 10)),
+                    (3, 4, 200, 64), Sizes((64, 256, 256, 10), (32, 128, 256, 300), 3)),
     "full": Shapes((2000, 20_000, 8), (1700, 221_184, 1), (10_000, 2000, 200), (1700, 2000, 1000),
                    (24, 8, 2000, 1024, 20), (24, 1024, 16, 250_880), (4, 32, 64),
                    (6, 1024, 16, 250_880), (60, 64), (100, 4, 64), (24, 10, 1000, 1024),
-                   Sizes((512, 4096, 4096, 8), (128, 1024, 1024, 2000), 4),
-                   Shape(12, 768, 12, 50_257, 4, 128, 5)),
+                   Sizes((512, 4096, 4096, 8), (128, 1024, 1024, 2000), 4)),
     "gpu": Shapes((2000, 20_000, 8), (1700, 221_184, 1), (10_000, 2000, 200), (1700, 2000, 1000),
                   (24, 8, 2000, 1024, 20), (24, 1024, 16, 250_880), (4, 256, 128),
                   (6, 1024, 16, 250_880), (60, 64), (100, 4, 64), (24, 10, 1000, 1024),
-                  Sizes((512, 4096, 4096, 30), (128, 1024, 1024, 2000), 8),
-                  Shape(12, 768, 12, 50_257, 16, 512, 5)),
+                  Sizes((512, 4096, 4096, 30), (128, 1024, 1024, 2000), 8)),
 }
 
 
@@ -405,8 +400,7 @@ def table(rows: list[Row]) -> str:
 
 def main() -> None:
     parts = dict(zip(PARTS, (
-        ranking, probes, capture, cold, generation, aligned, lambda shapes: dictionaries(shapes.sae),
-        lambda shapes: fitting(shapes.fitting))))
+        ranking, probes, capture, cold, generation, aligned, lambda shapes: dictionaries(shapes.sae))))
     if not FLAGS.parts:
         raise InputError(f"--parts is empty; choose among {', '.join(parts)}")
     unknown = [name for name in FLAGS.parts if name not in parts]

@@ -40,16 +40,6 @@ def test_dictionaries_trained_at_once_are_those_trained_one_by_one():
             assert abs(ours / theirs - 1) < 0.15 and abs(active[0] / active[1] - 1) < 0.1, row
 
 
-@pytest.mark.slow
-def test_a_decoder_fine_tuned_here_is_the_one_that_hugging_faces_trainer_makes():
-    pytest.importorskip("accelerate", reason="the Trainer needs it")
-    done = subprocess.run(
-        [sys.executable, "-m", "experiments.benchmark", "--repeats=1", "--parts=fitting"],
-        capture_output=True, text=True, check=True)
-    [row] = [line.split("|")[1:-1] for line in done.stdout.splitlines() if line.startswith("|")][2:]
-    assert row[0].strip().startswith("10 updates of 8 x 64 tokens") and float(row[-1]) < 1e-4 and float(row[4]) > 0
-
-
 @pytest.mark.parametrize("flags, said", [
     ("benchmark --parts=probe", "--parts has 'probe'"),
     ("benchmark --parts=", "--parts is empty"),
