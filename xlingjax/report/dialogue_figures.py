@@ -1,10 +1,11 @@
 """The figures of dialogue transfer: losses by condition with intervals, differences, experts shared by layer."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
+from matplotlib.ticker import ScalarFormatter
 
 from xlingjax.report import style
 from xlingjax.report.page import Figure
@@ -24,6 +25,9 @@ def losses(scores: xr.Dataset, kinds: Mapping[str, str]) -> Figure:
                 _whiskers(panel, one["bits_per_character"], one["bits_per_character_low"],
                           one["bits_per_character_high"], y, style.PALETTE[c], style.MARKERS[c], condition)
             _kinds(panel, _names(at, "kind"), kinds)
+            panel.set_xscale("log")  # a model before fine-tuning may need several times as many
+            panel.xaxis.set_major_formatter(ScalarFormatter())
+            panel.xaxis.set_minor_formatter(ScalarFormatter())
             panel.set_xlabel("bits per character")
             panel.set_title(language)
         style.legend_below(canvas, axes[0], columns=3)
@@ -34,8 +38,8 @@ def losses(scores: xr.Dataset, kinds: Mapping[str, str]) -> Figure:
             "parameters, the others were fine-tuned on and tested with contexts of other dialogues, or none."))
 
 
-def differences(found: xr.Dataset, kinds: Mapping[str, str]) -> Figure:
-    """Fine-tuned minus each other condition, a panel a language."""
+def differences(found: xr.Dataset, kinds: Mapping[str, str], conditions: Sequence[str]) -> Figure:
+    """Fine-tuned minus each condition of `found`, a panel a language; `conditions` keep the colours that they have."""
     languages, against = _names(found, "language"), _names(found, "against")
     with style.panels(len(languages), height=0.9 + 0.75 * found.sizes["kind"]) as (canvas, axes):
         for panel, language in zip(axes, languages):
@@ -43,15 +47,17 @@ def differences(found: xr.Dataset, kinds: Mapping[str, str]) -> Figure:
             for c, name in enumerate(against):
                 one = found.sel(language=language, against=name)
                 y = np.arange(one.sizes["kind"]) + OFFSET * (c - (len(against) - 1) / 2)
-                _whiskers(panel, one["change"], one["low"], one["high"], y, style.PALETTE[c], style.MARKERS[c], name)
+                look = conditions.index(name)
+                _whiskers(panel, one["change"], one["low"], one["high"], y, style.PALETTE[look], style.MARKERS[look],
+                          name)
             _kinds(panel, _names(found, "kind"), kinds)
-            panel.set_xlabel("bits per character, fine-tuned minus the other")
+            panel.set_xlabel("fine-tuned minus other, bits/character")
             panel.set_title(language)
         style.legend_below(canvas, axes[0], columns=2)
         return Figure("dialogue_differences", style.png(canvas), "fine-tuned models against other conditions", (
-            "Left of zero the fine-tuned model needs fewer bits. Against “from scratch”: what the source language's "
-            "training is worth. Against “shuffled context” and “reply only”: what the turns before a reply are worth. "
-            "Both models of a difference answer the same dialogues, which are drawn together."))
+            "In bits per character. Left of zero the fine-tuned model needs fewer bits. Against “from scratch”: what the "
+            "source language's training is worth. Against “shuffled context” and “reply only”: what the turns before a "
+            "reply are worth. Both models of a difference answer the same dialogues, which are drawn together."))
 
 
 def sharing(found: xr.Dataset, kind: str) -> Figure:

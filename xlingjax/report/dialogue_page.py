@@ -19,9 +19,13 @@ def write_dialogue_report(tree: xr.DataTree, folder: str | Path) -> Path:
     """Writes `report.html` and its figures as PNG; returns the page's path."""
     kinds = json.loads(tree.attrs["kinds"])
     scores, found = _dataset(tree, "scores"), _dataset(tree, "claims")
+    before = json.loads(tree.attrs["roles"])["before"]
+    beside = found.sel(against=[name for name in _names(found, "against") if name != before])
     sections = [
         Section("Losses", [figures.losses(scores, kinds), _losses(scores, "test"), _losses(scores, "valid")]),
-        Section("What the source is worth", [figures.differences(found, kinds), _differences(found, kinds)]),
+        Section("What the source is worth", [
+            *([figures.differences(beside, kinds, _names(scores, "condition"))] if beside.sizes["against"] else []),
+            _differences(found, kinds)]),
         *([Section("The same turn in every language", [_parallel(_dataset(tree, "parallel"), kinds)])]
           if "parallel" in tree.children else []),
         Section("Leaked turns, and perplexity as the original has it", [_leaks(scores), _padded(tree, scores)]),
