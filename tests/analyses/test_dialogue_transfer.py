@@ -9,12 +9,13 @@ import pytest
 from xlingjax.analyses.dialogue_transfer import DialogueSettings, Transfer, chat, dialogue_transfer
 from xlingjax.analyses.dialogue_transfer.data import as_condition, parallel_rows, read_part
 from xlingjax.analyses.dialogue_transfer.settings import targets
+from xlingjax.analyses.dialogue_transfer.sharing import of_two, readers, shared_experts
 from xlingjax.analyses.dialogue_transfer.starts import from_model, small_starts, text_as_dialogues
 from xlingjax.analyses.dialogue_transfer.summary import Cell, per_turn, rates, summarise, transfer
 from xlingjax.analyses.dialogue_transfer.tables import claims_csv, conversations_text, replies_csv, scores_csv
 from xlingjax.corpora.dialogues import Dialogues
 from xlingjax.corpora.running_text import read_text
-from xlingjax.corpora.world import mini_dialogues
+from xlingjax.corpora.world import mini_dialogues, mini_world
 from xlingjax.errors import InputError
 from xlingjax.judging.human_items import read_replies
 from xlingjax.models import Model
@@ -161,6 +162,20 @@ def test_a_killed_run_ends_at_the_same_result_and_another_is_refused(dialogues, 
     assert second.turns == []
     with pytest.raises(InputError, match="kind 'pair' is not of this experiment"):
         chat(make(tmp_path / "whole"), "swh", "pair")
+
+
+@pytest.mark.slow
+def test_shared_experts_of_one_model_twice_are_the_same_and_layers_sum_to_the_whole(tokenizer):
+    start = models(tokenizer, ("decoder",), width=16)["decoder"]
+    corpus = of_two(mini_world("probe", sentences=120, languages=("eng", "swh")).with_concepts(
+        ["animals", "Number=Plur"]), "eng", "swh")
+    found = shared_experts({"before": start, "fine-tuned": start}, corpus, "eng", "swh", dataclasses.replace(
+        SMALL, permutations=3))
+    before, after = (found.sel(condition=name, drop=True) for name in ("before", "fine-tuned"))
+    assert before.identical(after)
+    assert float(before["shared"].sum()) == pytest.approx(float(before["overlap"]), abs=1e-6)
+    assert float(before["experts_source"].sum()) == pytest.approx(1) and 0 < float(before["chance"]) < 1
+    assert of_two(corpus, "eng", "hau") is None and readers(models(tokenizer)["lstm"]) is None
 
 
 @pytest.mark.slow

@@ -56,8 +56,9 @@ def differences(found: xr.Dataset, kinds: Mapping[str, str], conditions: Sequenc
         style.legend_below(canvas, axes[0], columns=2)
         return Figure("dialogue_differences", style.png(canvas), "fine-tuned models against other conditions", (
             "In bits per character. Left of zero the fine-tuned model needs fewer bits. Against “from scratch”: what "
-            "the source language's training is worth. Against “shuffled context” and “reply only”: what the turns before a "
-            "reply are worth. Both models of a difference answer the same dialogues, which are drawn together."))
+            "the source language's training is worth. Against “shuffled context” and “reply only”: what the turns "
+            "before a reply are worth. Both models of a difference answer the same dialogues, "
+            "which are drawn together."))
 
 
 def sharing(found: xr.Dataset, kind: str) -> Figure:
