@@ -25,7 +25,8 @@ CASES = {
     "mt5": ("MT5", T5 | {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}),
     "t5": ("T5", T5 | {"feed_forward_proj": "relu", "tie_word_embeddings": True}),
     "bart": ("Bart", BART), "mbart": ("MBart", BART | {"scale_embedding": True}),
-    "blenderbot": ("Blenderbot", BART | {"scale_embedding": True})}
+    "blenderbot": ("Blenderbot", BART | {"scale_embedding": True}),
+    "blenderbot_small": ("BlenderbotSmall", BART | {"scale_embedding": True})}
 
 
 def modules(name: str, half: str) -> dict[str, tuple[str, str]]:

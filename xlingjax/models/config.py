@@ -46,6 +46,7 @@ class TransformerConfig:
         token_types: rows of a segment embedding, of which row 0 is used; 0: none.
         embed_scale: factor on token embeddings.
         embed_norm: a norm follows the embedding.
+        norm_tokens: that norm stands before positions are added, not after.
         norm: `"layer"` (scale and bias), `"layer_scale"`, `"layer_bare"` (neither) or `"rms"`.
         norm_place: `"before"` each sublayer, `"after"` each residual addition, or `"inside"`: on
             the sublayer's output, before it is added.
@@ -92,6 +93,7 @@ class TransformerConfig:
     token_types: int = 0
     embed_scale: float = 1.0
     embed_norm: bool = False
+    norm_tokens: bool = False
     norm: str = "layer"
     norm_place: str = "before"
     norm_epsilon: float = 1e-5

@@ -226,12 +226,12 @@ def generate(
     rows = _rows(len(tokens), seeds, checked, temperature, top_k, top_p, repetition_penalty)
     tokens, real, seeds = (np.broadcast_to(x, (rows, *x.shape[1:])) for x in (tokens, real, seeds))
     _check_edits(checked, rows, tokens.shape[1] + max_new_tokens)
-    values = _values(rows, temperature, top_k, top_p, repetition_penalty)
+    values = read_values(rows, temperature, top_k, top_p, repetition_penalty)
     taps.check_sites(config, capture)
     if "attn.pattern" in capture:
         raise InputError("site 'attn.pattern' cannot be captured while generating; capture it with a full forward pass")
     steps = Steps(bool((values.temperature > 0).any()), bool((values.top_k > 0).any() or (values.top_p < 1).any()),
-                  bool((values.penalty != 1).any()), _ngram(no_repeat_ngram))
+                  bool((values.penalty != 1).any()), check_ngram(no_repeat_ngram))
     if stop is None:
         end = getattr(model.tokenizer, "eos_token_id", None)
         stop = () if end is None else (end,)
@@ -240,7 +240,7 @@ def generate(
         model.params, config, tokens, real, checked, seeds.astype(np.uint32), values, ids, new=max_new_tokens,
         steps=steps, capture=tuple(capture))
     out, lengths, captured, edited = jax.device_get(made)
-    return Generated(out, lengths, _texts(model, out, lengths), captured, edited)
+    return Generated(out, lengths, texts_of(model, out, lengths), captured, edited)
 
 
 def _prompts(model: Any, prompts: Any, mask: ArrayLike | None) -> tuple[np.ndarray, np.ndarray]:
@@ -307,7 +307,8 @@ def _check_edits(edits: taps.Edits, rows: int, slots: int) -> None:
                              f"[{rows} or 1, {slots}], the slots of prompt and new tokens")
 
 
-def _values(rows: int, temperature: ArrayLike, top_k: ArrayLike, top_p: ArrayLike, penalty: ArrayLike) -> Values:
+def read_values(rows: int, temperature: ArrayLike, top_k: ArrayLike, top_p: ArrayLike, penalty: ArrayLike) -> Values:
+    """The settings of sampling, one a row; `InputError` names one that is out of range."""
     large = float(np.finfo(np.float32).max)
 
     def each(name: str, given: ArrayLike, low: float, high: float, above: bool = False, whole: bool = False) -> Any:
@@ -325,13 +326,15 @@ def _values(rows: int, temperature: ArrayLike, top_k: ArrayLike, top_p: ArrayLik
         each("top_p", top_p, 0, 1, above=True), each("repetition_penalty", penalty, 0, large, above=True))
 
 
-def _ngram(size: int) -> int:
+def check_ngram(size: int) -> int:
+    """The size of n-grams that may not repeat; `InputError` where it is none."""
     if isinstance(size, bool) or not isinstance(size, int) or size < 0:
         raise InputError(f"no_repeat_ngram is {size!r}; give a whole number of at least 0")
     return size
 
 
-def _texts(model: Any, tokens: np.ndarray, lengths: np.ndarray) -> tuple[str, ...] | None:
+def texts_of(model: Any, tokens: np.ndarray, lengths: np.ndarray) -> tuple[str, ...] | None:
+    """The texts of rows of tokens, without special tokens; None without a tokenizer."""
     if model.tokenizer is None:
         return None
     return tuple(model.tokenizer.decode(row[:length].tolist(), skip_special_tokens=True)

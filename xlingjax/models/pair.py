@@ -118,6 +118,7 @@ class EncoderDecoder:
 
     Args:
         params, config: as of `init_pair`. tokenizer, fingerprint, name, family, health: as of `Model`.
+        start: token that what is written begins with.
     """
 
     params: Params = dataclasses.field(repr=False)
@@ -127,6 +128,7 @@ class EncoderDecoder:
     name: str = ""
     family: str = ""
     health: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    start: int = 0
 
     @property
     def encoder(self) -> Model:
@@ -207,4 +209,7 @@ def load_pair(
         checkpoint, entries, jax.eval_shape(lambda: init_pair(config, jax.random.key(0), dtype)), dtype,
         prefixes=family.prefixes, unused=unused, spellings=family.spellings, vocab_size=config.encoder.vocab_size)
     chosen = tokenizer_of(folder, tokenizer, config.encoder.vocab_size, name)
-    return EncoderDecoder(loaded.params, config, chosen, loaded.fingerprint, name, family.name, loaded.health)
+    start = hf.get("decoder_start_token_id")
+    start = hf.get("bos_token_id") if start is None else start
+    return EncoderDecoder(loaded.params, config, chosen, loaded.fingerprint, name, family.name, loaded.health,
+                          start if isinstance(start, int) else 0)

@@ -82,6 +82,8 @@ class Embed(nnx.Module):
         x = jnp.where(real, look_up(self.tokens, jnp.where(mask, tokens, 0)), 0)
         if self.config.embed_scale != 1.0:
             x = x * self.config.embed_scale
+        if self.config.embed_norm and self.config.norm_tokens:
+            x = self.norm(x)
         rows = positions + self.config.position_offset
         if self.config.positions == "learned":
             x = x + jnp.where(real, look_up(self.positions, rows), 0)
@@ -89,7 +91,7 @@ class Embed(nnx.Module):
             x = x + sinusoids(rows, self.config.width, x.dtype).astype(x.dtype)
         if self.config.token_types:
             x = x + self.types.embedding[...][0]
-        if self.config.embed_norm:
+        if self.config.embed_norm and not self.config.norm_tokens:
             x = self.norm(x)
         return jnp.where(real, x, 0)
 
@@ -291,6 +293,7 @@ def extend(
     capture: Capture = (),
     edits: Edits | None = None,
     where: Bool[Array, "B T"] | None = None,
+    memory: tuple[Float[Array, "B M D"], Bool[Array, "B M"]] | None = None,
 ) -> tuple[Float[Array, "B T D"], dict[str, Any], Cache]:
     """`forward` of the tokens that follow those in the cache, which they see; and the cache with them.
 
@@ -307,7 +310,7 @@ def extend(
     >>> bool(jnp.allclose(whole[:, 4:], rest, atol=1e-5))
     True
     """
-    hidden, captured, held = _run(params, config, tokens, mask, cache, capture, edits, where)
+    hidden, captured, held = _run(params, config, tokens, mask, cache, capture, edits, where, memory)
     assert held is not None
     return hidden, captured, held
 

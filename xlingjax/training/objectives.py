@@ -1,6 +1,7 @@
 """Causal and masked language modelling: the loss of each row of a batch."""
 
 import dataclasses
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -113,10 +114,21 @@ def label_losses(
     counted: Bool[Array, "B P"],
 ) -> tuple[Float[Array, " B"], Int[Array, " B"]]:
     """Sums -log p(target) over the counted positions of each row, a chunk of logits at a time."""
+    return losses_of(lambda hidden: unembed(params, config, hidden), config.vocab_size, hidden, targets, counted)
+
+
+def losses_of(
+    logits_of: Callable[[Array], Array],
+    vocabulary: int,
+    hidden: Float[Array, "B P D"],
+    targets: Int[Array, "B P"],
+    counted: Bool[Array, "B P"],
+) -> tuple[Float[Array, " B"], Int[Array, " B"]]:
+    """`label_losses` of any output layer over V tokens."""
 
     def chunk(args: tuple) -> Float[Array, " b"]:
         hidden, targets, counted = args
-        logits = unembed(params, config, hidden).astype(jnp.float32)
+        logits = logits_of(hidden).astype(jnp.float32)
         chosen = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
         nll = jax.nn.logsumexp(logits, axis=-1) - chosen
         return jnp.where(counted, nll, 0.0).sum(-1)
@@ -125,7 +137,7 @@ def label_losses(
     pieces = next(
         n
         for n in range(1, rows + 1)
-        if rows % n == 0 and (n == rows or rows // n * places * config.vocab_size <= LOGITS_AT_ONCE)
+        if rows % n == 0 and (n == rows or rows // n * places * vocabulary <= LOGITS_AT_ONCE)
     )
     if pieces == 1:
         nll = chunk((hidden, targets, counted))

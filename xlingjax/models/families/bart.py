@@ -1,4 +1,4 @@
-"""BART, mBART and Blenderbot: encoder-decoders with learned positions."""
+"""BART, mBART, Blenderbot and its small form: encoder-decoders with learned positions."""
 
 import math
 from collections.abc import Mapping
@@ -9,8 +9,8 @@ from xlingjax.models.families.entry import Decoder, Entry, Family, layer_norm, l
 from xlingjax.models.families.options import ACTIVATIONS, Options
 
 # model_type -> where norms stand, whether one follows the embedding, row of the first position.
-# (Blenderbot-small norms embeddings before it adds positions, in its decoder alone; it is not supported.)
-KINDS = {"bart": ("after", True, 2), "mbart": ("before", True, 2), "blenderbot": ("before", False, 0)}
+KINDS = {"bart": ("after", True, 2), "mbart": ("before", True, 2), "blenderbot": ("before", False, 0),
+         "blenderbot-small": ("after", True, 0)}
 
 
 def _config(hf: Mapping[str, Any], side: str, **more: Any) -> TransformerConfig:
@@ -26,6 +26,9 @@ def _config(hf: Mapping[str, Any], side: str, **more: Any) -> TransformerConfig:
                  "extra_layer_norm", "force_bos_token_to_be_generated", "layernorm_variant", "variant",
                  "do_blenderbot_90_layernorm", "forced_bos_token_id"))  # fmt: skip
     width = options.read("d_model", "hidden_size")
+    # Blenderbot-small's decoder norms its tokens before it adds positions, and Hugging Face does not scale them.
+    tokens_normed = hf["model_type"] == "blenderbot-small" and side == "decoder"
+    scaled = options.read("scale_embedding", default=False) and not tokens_normed
     config = TransformerConfig(
         vocab_size=options.read("vocab_size"),
         layers=options.read(f"{side}_layers"),
@@ -35,8 +38,9 @@ def _config(hf: Mapping[str, Any], side: str, **more: Any) -> TransformerConfig:
         positions="learned",
         position_offset=offset,
         max_length=options.read("max_position_embeddings", default=1024),
-        embed_scale=math.sqrt(width) if options.read("scale_embedding", default=False) else 1.0,
+        embed_scale=math.sqrt(width) if scaled else 1.0,
         embed_norm=embed_norm,
+        norm_tokens=tokens_normed,
         norm_place=place,
         final_norm=place == "before",
         activation=options.choose("activation_function", choices=ACTIVATIONS, default="gelu"),
