@@ -44,7 +44,8 @@ def test_every_system_is_scored_in_every_language(made):
     assert list(scores["system"].values) == list(ROLES)
     assert list(scores["language"].values) == ["spa", "tur", "all"]
     assert not np.isnan(scores["score"]).any() and (scores["low"] <= scores["score"]).all()
-    np.testing.assert_allclose(scores["score"].sel(language="all"), scores["score"].isel(language=slice(2)).mean("language"))
+    mean = scores["score"].isel(language=slice(2)).mean("language")
+    np.testing.assert_allclose(scores["score"].sel(language="all"), mean)
     assert not np.isnan(scores["first"].where(scores["role"] != "floor", drop=True)).any()
     assert set(scores["floor"].values) == {"untrained embeddings", "random body", "bag of shared pieces"}
 
@@ -133,6 +134,8 @@ def test_text_and_task_that_do_not_fit_are_refused(data, tmp_path):
         lexical_transfer(data, CONFIG, dataclasses.replace(TINY, rows=900), tmp_path)
     with pytest.raises(InputError, match="restarts is 0"):
         dataclasses.replace(TINY, restarts=0)
+    with pytest.raises(InputError, match="baseline 'pairs' is unknown"):
+        dataclasses.replace(TINY, baselines=("pairs",))
     assert isinstance(data, TransferData)
 
 
@@ -164,7 +167,7 @@ def test_intervals_and_gains_are_by_documents():
 
 @pytest.mark.parametrize("unit", ["word", "span"])
 def test_whole_words_and_restarts_run(unit, data, tmp_path):
-    few = dataclasses.replace(TINY, unit=unit, restarts=2, baselines=False, starts=False, traced=False, bank_steps=2,
+    few = dataclasses.replace(TINY, unit=unit, restarts=2, baselines=(), starts=False, traced=False, bank_steps=2,
                               body_steps=2)
     small = dataclasses.replace(data, texts=data.texts.language("eng", "spa"))
     tree = lexical_transfer(small, CONFIG, few, tmp_path)

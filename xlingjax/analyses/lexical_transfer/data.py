@@ -150,8 +150,8 @@ def read_languages(data: TransferData, cleaned: Cleaned, settings: LexicalSettin
         cleaned.tokens[name] = one.texts[name].real
         if cleaned.tokens[name] < settings.rows * settings.length:
             raise InputError(
-                f"the text of {name!r} has {cleaned.tokens[name]} tokens (the shortest of the other languages decides "
-                f"for all), fewer than a batch of {settings.rows} x {settings.length}; give more text or a smaller batch")
+                f"the text of {name!r} has {cleaned.tokens[name]} tokens (the shortest of the others decides for "
+                f"all), fewer than a batch of {settings.rows} x {settings.length}; give more text or a smaller batch")
     return made
 
 

@@ -7,6 +7,8 @@ from xlingjax.training.objectives import Objective
 from xlingjax.training.optimiser import OptimiserSettings
 from xlingjax.training.tokenizer import SPECIAL
 
+BASELINES = ("joint", "pair", "apart", "static")
+
 
 @dataclasses.dataclass(frozen=True)
 class LexicalSettings:
@@ -26,8 +28,9 @@ class LexicalSettings:
         restarts: banks learned from different draws, of which the one with the lowest held-out loss in its own
             language is kept; no label is looked at.
         seeds: runs from the first weight to the last.
-        baselines, starts, traced: whether these parts are made: joint and static models; other starts of embeddings;
-            experts of concepts.
+        baselines: of `BASELINES` those that are made: one model of all languages, of each pair with one vocabulary,
+            of each pair with two, and mapped static embeddings.
+        starts, traced: whether other starts of embeddings, and experts of concepts, are made.
         held_out: share of each language's documents for held-out losses.
         clean: lines of the first language are taken out of the others' text.
         draws: of documents, for intervals. permutations: of labels, for the experts' null.
@@ -52,7 +55,7 @@ class LexicalSettings:
     adapter_width: int = 16
     restarts: int = 1
     seeds: int = 2
-    baselines: bool = True
+    baselines: tuple[str, ...] = BASELINES
     starts: bool = True
     traced: bool = True
     held_out: float = 0.05
@@ -67,6 +70,9 @@ class LexicalSettings:
             "rows", "body_steps", "bank_steps", "task_steps", "task_rows", "adapter_width", "restarts", "seeds",
             "save_every"), 1))
         require_least(self, {"length": 8, "draws": 20, "permutations": 4, "noise": 0.0})
+        unknown = sorted(set(self.baselines) - set(BASELINES))
+        if unknown:
+            raise InputError(f"baseline {unknown[0]!r} is unknown; choose among {', '.join(BASELINES)}")
         if not 0 < self.held_out < 1:
             raise InputError(f"held_out is {self.held_out}; give a share of the documents between 0 and 1")
         self.objective(SPECIAL.index("<mask>"))

@@ -13,7 +13,7 @@ from xlingjax.training.streams import TokenText
 from xlingjax.transfer.mapping import MappingSettings, learn_mapping
 from xlingjax.transfer.static import StaticSettings, train_static
 
-ROUNDS, PATIENCE = 300, 10  # of the map; small vocabularies settle soon
+ROUNDS, PATIENCE = 150, 5  # of the map; small vocabularies settle soon
 EPOCHS, WINDOW = 8, 4
 
 

@@ -85,8 +85,8 @@ def build(
         ]
         if stage.settings.starts:
             made += _starts(data, languages, other, body, own, stage)
-    if stage.settings.baselines:
-        made += _joint(data, cleaned, languages, config, stage)
+    made += _joint(data, cleaned, languages, config, stage)
+    if "static" in stage.settings.baselines:
         made += _static(data, languages, config, stage)
     return sorted(made, key=lambda one: list(ROLES).index(one.name))
 
@@ -136,17 +136,21 @@ def _joint(
     data: TransferData, cleaned: Cleaned, languages: dict[str, Language], config: TransformerConfig, stage: Stage,
 ) -> list[System]:
     """Models that are trained on both languages, or all of them, from the start."""
-    everything = read_jointly((data.first, *data.others), cleaned, stage.settings)
-    body, bank = learn_body(stage, "joint", *random_body(config, everything, stage.seed), everything)
-    made = [System(JOINT, other, body, bank, bank, "joint") for other in data.others]
+    wanted, made = stage.settings.baselines, []
+    if "joint" in wanted:
+        everything = read_jointly((data.first, *data.others), cleaned, stage.settings)
+        body, bank = learn_body(stage, "joint", *random_body(config, everything, stage.seed), everything)
+        made += [System(JOINT, other, body, bank, bank, "joint") for other in data.others]
     for other in data.others:
-        pair = read_jointly((data.first, other), cleaned, stage.settings)
-        body, bank = learn_body(stage, f"pair-{other}", *random_body(config, pair, stage.seed), pair)
-        made.append(System(PAIR, other, body, bank, bank, f"pair {other}"))
-        apart, *rows = read_apart(languages[data.first], languages[other], stage.settings)
-        body, bank = learn_body(stage, f"apart-{other}", *random_body(config, apart, stage.seed), apart)
-        own, theirs = (_rows(bank, at, languages[name]) for at, name in zip(rows, (data.first, other)))
-        made.append(System(APART, other, body, own, theirs, f"apart {other}"))
+        if "pair" in wanted:
+            pair = read_jointly((data.first, other), cleaned, stage.settings)
+            body, bank = learn_body(stage, f"pair-{other}", *random_body(config, pair, stage.seed), pair)
+            made.append(System(PAIR, other, body, bank, bank, f"pair {other}"))
+        if "apart" in wanted:
+            apart, *rows = read_apart(languages[data.first], languages[other], stage.settings)
+            body, bank = learn_body(stage, f"apart-{other}", *random_body(config, apart, stage.seed), apart)
+            own, theirs = (_rows(bank, at, languages[name]) for at, name in zip(rows, (data.first, other)))
+            made.append(System(APART, other, body, own, theirs, f"apart {other}"))
     return made
 
 
