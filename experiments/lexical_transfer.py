@@ -58,10 +58,12 @@ flags.DEFINE_float("task_rate", _S.task_rate, "highest learning rate of fine-tun
 flags.DEFINE_enum("optimiser", _S.optimiser, list(KINDS), "of all steps")
 flags.DEFINE_float("share", _S.share, "of the tokens that are hidden")
 flags.DEFINE_enum("unit", _S.unit, list(UNITS), "what is hidden at once")
+flags.DEFINE_bool("next_sentence", _S.next_sentence, "masked LM together with whether halves of rows follow each other")
 flags.DEFINE_float("noise", _S.noise, "standard deviation of noise on embeddings in fine-tuning")
 flags.DEFINE_integer("adapter_width", _S.adapter_width, "units of adapters")
 flags.DEFINE_integer("restarts", _S.restarts, "draws of embeddings, of which the lowest held-out loss is kept")
 flags.DEFINE_integer("seeds", _S.seeds, "runs from the first weight on")
+flags.DEFINE_integer("beside", _S.beside, "of them those, the first ones, with baselines and other starts")
 flags.DEFINE_list("baselines", list(_S.baselines), "models of all languages, of each pair with one vocabulary or two, "
                   "and mapped static embeddings; none where empty")
 flags.DEFINE_bool("starts", _S.starts, "other starts of the embeddings")

@@ -65,7 +65,7 @@ def _interval(at: xr.Dataset, name: str) -> str:
 
 
 def _gain(at: xr.Dataset) -> str:
-    one = at.isel(floor=int(at["gain"].argmin()))
+    one = at.isel(floor=int(at["gain"].values.argmin()))
     return f"{float(one['gain']):+.3f} [{float(one['gain_low']):+.3f}, {float(one['gain_high']):+.3f}]"
 
 

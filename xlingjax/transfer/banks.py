@@ -30,6 +30,7 @@ BY_TOKEN = {"embed/tokens/embedding": 0, "head/kernel": 1, "head/bias": 0}
 POSITIONS = "embed/positions/embedding"
 ADAPTERS = ("layers/attn_adapter", "layers/mlp_adapter")
 LISTED = "banks.json"
+NEXT = "next"  # the head of next sentences, where a body has one; no part of a model
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,7 +145,7 @@ def join_params(body: Tree, bank: Tree) -> dict[str, Any]:
             place = (slice(None),) * axis + (specials["ids"],)
             table = jnp.asarray(flat[path])
             flat[path] = table.at[place].set(specials[path.replace("/", ".")].astype(table.dtype))
-    shared = flatten({name: part for name, part in body.items() if name != "specials"})
+    shared = flatten({name: part for name, part in body.items() if name not in ("specials", NEXT)})
     return unflatten(shared | flat)
 
 

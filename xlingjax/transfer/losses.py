@@ -16,8 +16,8 @@ from jaxtyping import Array, Int, Key
 from xlingjax.models.config import TransformerConfig
 from xlingjax.models.transformer import forward
 from xlingjax.tasks.task import Task
-from xlingjax.training.objectives import Objective, row_losses
-from xlingjax.transfer.banks import combined, join_params
+from xlingjax.training.objectives import Objective, hide_tokens, label_losses, row_losses
+from xlingjax.transfer.banks import NEXT, combined, join_params
 
 Parts = Mapping[str, Any]
 
@@ -35,12 +35,28 @@ class LanguageLoss:
     objective: Objective
 
     def __call__(self, params: Parts, frozen: Parts | None, batch: Parts, key: Key[Array, ""]) -> tuple[Array, Array]:
-        """`batch`: tokens int[B, T], mask bool[B, T]; `frozen` may hold `begins` bool[V] for whole words."""
+        """`batch`: tokens int[B, T], mask bool[B, T]; `frozen` may hold `begins` bool[V] for whole words.
+
+        With `follows` int[B] in the batch (`training.next_sentence`) the mean loss of telling from the first token
+        whether the second half of a row follows the first is added to the mean loss of the hidden tokens.
+        """
         parts = combined(params, frozen)
         joined = join_params(parts["body"], parts["bank"])
-        nll, count = row_losses(
-            joined, self.config, self.objective, batch["tokens"], batch["mask"], key, begins=parts.get("begins"))
-        return nll.sum(), count.sum()
+        begins = parts.get("begins")
+        if "follows" not in batch:
+            nll, count = row_losses(
+                joined, self.config, self.objective, batch["tokens"], batch["mask"], key, begins=begins)
+            return nll.sum(), count.sum()
+        tokens, mask = jnp.asarray(batch["tokens"]), batch["mask"]
+        shown, positions, counted = hide_tokens(key, tokens, mask, self.objective, self.config.vocab_size, begins)
+        hidden, _ = forward(joined, self.config, shown, mask)
+        picked = jnp.take_along_axis(hidden, positions[..., None], axis=1)
+        nll, count = label_losses(
+            joined, self.config, picked, jnp.take_along_axis(tokens, positions, axis=1), counted)
+        head = parts["body"][NEXT]
+        logs = jax.nn.log_softmax((hidden[:, 0] @ head["kernel"] + head["bias"]).astype(jnp.float32))
+        wrong = -jnp.take_along_axis(logs, jnp.asarray(batch["follows"])[:, None], axis=1).mean()
+        return nll.sum() + wrong * count.sum(), count.sum()
 
 
 @dataclasses.dataclass(frozen=True)

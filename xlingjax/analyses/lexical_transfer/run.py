@@ -69,7 +69,7 @@ def lexical_transfer(
             stage = Stage(settings, seed, folder / f"seed{seed}", say)
             systems = build(data, cleaned, languages, config, stage)
             for name, found in _score_all(systems, data, languages, encoded, stage, first).items():
-                right.setdefault(name, []).append(found)
+                right.setdefault(name, []).append(found)  # those that stand beside the others have fewer seeds
             losses.append(_losses(systems, languages, settings))
             if seed == 0:
                 _keep_banks(systems, data, folder / "banks")
@@ -83,7 +83,10 @@ def lexical_transfer(
                 select(data.examples, [data.first], "train"), select(data.examples, [other], "test"))
             right[BAG, other] = [found] * settings.seeds
     tests = {name: select(data.examples, [name], "test") for name in data.others}
-    scores = table({key: np.stack(found) for key, found in right.items()}, tests, ROLES, _chance(data), settings.draws)
+    every = range(settings.seeds)
+    whole = {key: [found[seed] if seed < len(found) else np.full(len(found[0]), np.nan) for seed in every]
+             for key, found in right.items()}
+    scores = table({key: np.stack(found) for key, found in whole.items()}, tests, ROLES, _chance(data), settings.draws)
     # One number a system: those of a pair of languages have a body each, whose mean this is.
     scores["first"] = ("system", [float(np.mean(first.get(str(name), [np.nan]))) for name in scores["system"].values])
     tree = xr.DataTree.from_dict({

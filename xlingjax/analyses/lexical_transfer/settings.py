@@ -23,11 +23,14 @@ class LexicalSettings:
         body_rate, bank_rate, task_rate: highest learning rates.
         optimiser: "adamw", "adam" or "lamb", in all steps.
         share, unit: of the tokens that are hidden, and what is hidden at once ("token", "word", "span").
+        next_sentence: masked LM is learned together with whether one half of a row follows the other.
         noise: standard deviation of the noise on embeddings in fine-tuning.
         adapter_width: units of the adapters.
         restarts: banks learned from different draws, of which the one with the lowest held-out loss in its own
             language is kept; no label is looked at.
         seeds: runs from the first weight to the last.
+        beside: of them those, the first ones, in which baselines and other starts are made; they cost more than the
+            transfer itself.
         baselines: of `BASELINES` those that are made: one model of all languages, of each pair with one vocabulary,
             of each pair with two, and mapped static embeddings.
         starts, traced: whether other starts of embeddings, and experts of concepts, are made.
@@ -41,8 +44,8 @@ class LexicalSettings:
     vocabulary: int = 800
     length: int = 40
     rows: int = 24
-    body_steps: int = 1200
-    bank_steps: int = 600
+    body_steps: int = 2000
+    bank_steps: int = 1200
     task_steps: int = 300
     task_rows: int = 32
     body_rate: float = 6e-3
@@ -51,10 +54,12 @@ class LexicalSettings:
     optimiser: str = "adamw"
     share: float = 0.2
     unit: str = "token"
+    next_sentence: bool = False
     noise: float = 0.075
     adapter_width: int = 16
     restarts: int = 1
     seeds: int = 2
+    beside: int = 1
     baselines: tuple[str, ...] = BASELINES
     starts: bool = True
     traced: bool = True
@@ -68,7 +73,7 @@ class LexicalSettings:
     def __post_init__(self) -> None:
         require_least(self, dict.fromkeys((
             "rows", "body_steps", "bank_steps", "task_steps", "task_rows", "adapter_width", "restarts", "seeds",
-            "save_every"), 1))
+            "beside", "save_every"), 1))
         require_least(self, {"length": 8, "draws": 20, "permutations": 4, "noise": 0.0})
         unknown = sorted(set(self.baselines) - set(BASELINES))
         if unknown:

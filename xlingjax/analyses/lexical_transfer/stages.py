@@ -19,9 +19,10 @@ from xlingjax.models.model import Model
 from xlingjax.models.transformer import init_params
 from xlingjax.tasks.task import Encoded, Scores, Task, evaluate
 from xlingjax.training.fitting import FitSettings, fit
+from xlingjax.training.next_sentence import PairStream
 from xlingjax.training.objectives import row_losses
 from xlingjax.training.tokenizer import word_begins
-from xlingjax.transfer.banks import Bank, Body, combined, fresh_bank, join_params, joined_config, parted, split
+from xlingjax.transfer.banks import NEXT, Bank, Body, combined, fresh_bank, join_params, joined_config, parted, split
 from xlingjax.transfer.losses import LanguageLoss, TaskLoss, reader
 
 BERT_WIDTH = 768  # for which normal weights of sd 0.02 are made
@@ -41,7 +42,9 @@ class Stage:
                            compute=self.settings.compute, seed=self.seed)
 
 
-def random_body(config: TransformerConfig, language: Language, seed: int) -> tuple[Body, Bank]:
+def random_body(
+    config: TransformerConfig, language: Language, settings: LexicalSettings, seed: int,
+) -> tuple[Body, Bank]:
     """A body and a bank before training, their weights as large for their width as BERT's are for 768 units."""
     config = dataclasses.replace(config, vocab_size=language.vocabulary)
     scale = (BERT_WIDTH / config.width) ** 0.5
@@ -50,7 +53,11 @@ def random_body(config: TransformerConfig, language: Language, seed: int) -> tup
         return leaf * scale if path[-1].key in ("kernel", "embedding") else leaf
 
     params = jax.tree_util.tree_map_with_path(widened, init_params(config, jax.random.key(seed)))
-    return split(Model(params, config, language.tokenizer, family="xlm_roberta"), language.name)
+    body, bank = split(Model(params, config, language.tokenizer, family="xlm_roberta"), language.name)
+    if settings.next_sentence:
+        head = {"kernel": jnp.zeros((config.width, 2)), "bias": jnp.zeros(2)}
+        body = dataclasses.replace(body, params={**body.params, NEXT: head})
+    return body, bank
 
 
 def learn_body(
@@ -62,8 +69,8 @@ def learn_body(
     frozen: dict[str, Any] = {"body": rest}
     if frozen_tokens:
         frozen["bank"] = {"embed": params["bank"].pop("embed")}
-    made = _language_fit(stage, name, params, frozen, body, bank, language, stage.settings.body_steps,
-                         stage.settings.body_rate)
+    made = _language_fit(stage, name, params, frozen, body, bank, language,
+                         stage.settings.body_steps, stage.settings.body_rate)
     whole = combined(made, frozen)
     return dataclasses.replace(body, params=whole["body"]), dataclasses.replace(bank, params=whole["bank"])
 
@@ -138,20 +145,27 @@ def _language_fit(
     rate: float,
 ) -> dict[str, Any]:
     settings = stage.settings
-    stream = language.stream(settings, stage.seed)
-    mask = np.ones((settings.rows, settings.length), bool)
+    batches = _batches(language, settings, stage.seed)
     if (begins := _begins(language, settings)) is not None:
         frozen = {**frozen, "begins": begins}
     loss = LanguageLoss(joined_config(body, bank), settings.objective(language.tokenizer.mask_token_id))
     fitted = fit(
-        loss, params, lambda step: {"tokens": stream.batch(step)[0], "mask": mask}, stage.fitting(steps, rate),
-        stage.folder / "lm" / slug(name),
+        loss, params, batches, stage.fitting(steps, rate), stage.folder / "lm" / slug(name),
         about={"step": "masked LM", "bank": name, "rows": settings.rows, "length": settings.length,
-               "objective": dataclasses.asdict(loss.objective), "config": loss.config.to_dict(),
+               "objective": dataclasses.asdict(loss.objective), "next_sentence": settings.next_sentence,
+               "config": loss.config.to_dict(),
                "text": _digest([text.tokens.tolist() for text in language.texts.values()])},
         frozen=frozen)
     stage.say(f"  {name}: masked LM, loss {fitted.metrics[-1]['loss']:.3f}")
     return fitted.params
+
+
+def _batches(language: Language, settings: LexicalSettings, seed: int) -> Callable[[int], dict[str, np.ndarray]]:
+    if settings.next_sentence:
+        marks = (language.tokenizer.bos_token_id, language.tokenizer.eos_token_id)
+        return PairStream(language.texts, settings.rows, settings.length, marks, 0.0, seed).batch
+    stream, mask = language.stream(settings, seed), np.ones((settings.rows, settings.length), bool)
+    return lambda step: {"tokens": stream.batch(step)[0], "mask": mask}
 
 
 def _begins(language: Language, settings: LexicalSettings) -> jax.Array | None:

@@ -21,7 +21,7 @@ def table(
     """Means of every system and language.
 
     Args:
-        right: whether each test example was answered rightly, a row a seed.
+        right: whether each test example was answered rightly, a row a seed; NaN where a system has no such seed.
         examples: language -> its test examples.
         roles: of the systems, in the order of the table.
         chance: language -> share of its most frequent class.
@@ -45,20 +45,26 @@ def table(
             if (system, language) in right:
                 values = right[system, language]
                 means[s, g] = values.mean(1)
-                sampled[s, g] = weights[language] @ values.mean(0) / np.maximum(weights[language].sum(1), 1)
-        if not np.isnan(means[s, :-1]).any():
+                here = ~np.isnan(values[:, 0])
+                sampled[s, g] = weights[language] @ values[here].mean(0) / np.maximum(weights[language].sum(1), 1)
+        if all((system, language) in right for language in languages):
             means[s, -1], sampled[s, -1] = means[s, :-1].mean(0), sampled[s, :-1].mean(0)
+    made = ~np.isnan(means)
+    score = np.where(made, means, 0).sum(-1) / np.maximum(made.sum(-1), 1)
+    score[~made.any(-1)] = np.nan
+    square = np.where(made, means - score[..., None], 0) ** 2
+    spread = np.where(made.sum(-1) > 1, np.sqrt(square.sum(-1) / np.maximum(made.sum(-1) - 1, 1)), np.nan)
     low, high = _interval(sampled)
     axes = ("system", "language")
     out = xr.Dataset(
-        {"score": (axes, means.mean(-1)), "low": (axes, low), "high": (axes, high),
-         "spread": (axes, means.std(-1, ddof=1) if seeds > 1 else np.full(shape, np.nan)),
+        {"score": (axes, score), "low": (axes, low), "high": (axes, high),
+         "spread": (axes, spread),
          "seed_score": ((*axes, "seed"), means),
          "chance": ("language", [*(chance[name] for name in languages), np.mean([chance[n] for n in languages])]),
          "examples": ("language", [*(len(examples[name]) for name in languages), sum(map(len, examples.values()))]),
          "role": ("system", [roles[name] for name in systems])},
         {"system": systems, "language": [*languages, ALL], "seed": np.arange(seeds)}, {"level": LEVEL, "draws": draws})
-    return out.merge(_gains(systems, roles, means.mean(-1), sampled, [*languages, ALL]))
+    return out.merge(_gains(systems, roles, score, sampled, [*languages, ALL]))
 
 
 def _gains(

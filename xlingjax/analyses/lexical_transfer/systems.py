@@ -61,10 +61,10 @@ def build(
 ) -> list[System]:
     """All systems of one seed but the bag, which has no body."""
     first = languages[data.first]
-    body, own = learn_body(stage, f"body-{data.first}", *random_body(config, first, stage.seed), first)
+    body, own = learn_body(stage, f"body-{data.first}", *random_body(config, first, stage.settings, stage.seed), first)
     made = []
-    noise = stage.settings.noise
-    unlearned, _ = random_body(config, first, stage.seed + (1 << 16))
+    noise, beside = stage.settings.noise, stage.seed < stage.settings.beside
+    unlearned, _ = random_body(config, first, stage.settings, stage.seed + (1 << 16))
     on_unlearned = learn_bank(stage, f"random body-{data.first}", unlearned, first)
     for other in data.others:
         language = languages[other]
@@ -83,10 +83,11 @@ def build(
             System(RANDOM_BODY, other, unlearned, on_unlearned,
                    learn_bank(stage, f"random body-{other}", unlearned, language), "random body"),
         ]
-        if stage.settings.starts:
+        if stage.settings.starts and beside:
             made += _starts(data, languages, other, body, own, stage)
-    made += _joint(data, cleaned, languages, config, stage)
-    if "static" in stage.settings.baselines:
+    if beside:
+        made += _joint(data, cleaned, languages, config, stage)
+    if beside and "static" in stage.settings.baselines:
         made += _static(data, languages, config, stage)
     return sorted(made, key=lambda one: list(ROLES).index(one.name))
 
@@ -135,20 +136,25 @@ def _piece_pairs(
 def _joint(
     data: TransferData, cleaned: Cleaned, languages: dict[str, Language], config: TransformerConfig, stage: Stage,
 ) -> list[System]:
-    """Models that are trained on both languages, or all of them, from the start."""
-    wanted, made = stage.settings.baselines, []
+    """Models that are trained on both languages, or all of them, from the start, for as many steps as a body."""
+    settings = stage.settings
+
+    def learn(name: str, language: Language) -> tuple[Body, Bank]:
+        return learn_body(stage, name, *random_body(config, language, settings, stage.seed), language)
+
+    wanted, made = settings.baselines, []
     if "joint" in wanted:
         everything = read_jointly((data.first, *data.others), cleaned, stage.settings)
-        body, bank = learn_body(stage, "joint", *random_body(config, everything, stage.seed), everything)
+        body, bank = learn("joint", everything)
         made += [System(JOINT, other, body, bank, bank, "joint") for other in data.others]
     for other in data.others:
         if "pair" in wanted:
             pair = read_jointly((data.first, other), cleaned, stage.settings)
-            body, bank = learn_body(stage, f"pair-{other}", *random_body(config, pair, stage.seed), pair)
+            body, bank = learn(f"pair-{other}", pair)
             made.append(System(PAIR, other, body, bank, bank, f"pair {other}"))
         if "apart" in wanted:
             apart, *rows = read_apart(languages[data.first], languages[other], stage.settings)
-            body, bank = learn_body(stage, f"apart-{other}", *random_body(config, apart, stage.seed), apart)
+            body, bank = learn(f"apart-{other}", apart)
             own, theirs = (_rows(bank, at, languages[name]) for at, name in zip(rows, (data.first, other)))
             made.append(System(APART, other, body, own, theirs, f"apart {other}"))
     return made
@@ -168,7 +174,7 @@ def _static(
     first, made = languages[data.first], []
     for other in data.others:
         mapped = static_spaces(data.first, languages, other, config.width, stage)
-        body, start = random_body(config, first, stage.seed)
+        body, start = random_body(config, first, stage.settings, stage.seed)
         start = _with_tokens(start, mapped, "first", first)
         body, own = learn_body(stage, f"static-{data.first}", body, start, first, frozen_tokens=True)
         bank = fresh_bank(body, languages[other].tokenizer, _key(stage), other, vocabulary=languages[other].vocabulary)
