@@ -3,6 +3,7 @@
 import dataclasses
 import json
 
+import jax
 import numpy as np
 import pytest
 import xarray as xr
@@ -16,9 +17,9 @@ from xlingjax.analyses.lexical_transfer.summary import table
 from xlingjax.analyses.lexical_transfer.systems import ROLES
 from xlingjax.errors import InputError
 from xlingjax.models.loading import load_model
-from xlingjax.tasks.task import Example
+from xlingjax.tasks.task import Example, select
 from xlingjax.training.shapes import small_config
-from xlingjax.transfer.banks import load_banks
+from xlingjax.transfer.banks import flatten, fresh_bank, join, load_banks
 
 CONFIG = dataclasses.replace(small_config("xlm_roberta", 1, 16, 2, 24), bare_first=True)
 TINY = LexicalSettings(
@@ -39,6 +40,7 @@ def made(data, tmp_path_factory):
     return folder, lexical_transfer(data, CONFIG, TINY, folder)
 
 
+@pytest.mark.slow
 def test_every_system_is_scored_in_every_language(made):
     scores = made[1]["scores"].dataset
     assert list(scores["system"].values) == list(ROLES)
@@ -50,6 +52,7 @@ def test_every_system_is_scored_in_every_language(made):
     assert set(scores["floor"].values) == {"untrained embeddings", "random body", "bag of shared pieces"}
 
 
+@pytest.mark.slow
 def test_text_costs_and_experts_stand_beside_the_scores(made):
     tree = made[1]
     text = tree["text"].dataset
@@ -64,6 +67,7 @@ def test_text_costs_and_experts_stand_beside_the_scores(made):
     assert experts["layer_overlap"].sizes["layer"] == 1
 
 
+@pytest.mark.slow
 def test_the_banks_are_kept_and_share_their_body(made):
     banks = load_banks(made[0] / "banks")
     assert list(banks.banks) == ["eng", "spa", "tur"]
@@ -71,6 +75,7 @@ def test_the_banks_are_kept_and_share_their_body(made):
     assert spanish.fingerprint == banks.model("spa").fingerprint
 
 
+@pytest.mark.slow
 @pytest.mark.promise
 def test_broken_off_and_started_again_it_ends_the_same(made, data, tmp_path, monkeypatch):
     true, calls = stages_module.fit, []
@@ -90,6 +95,7 @@ def test_broken_off_and_started_again_it_ends_the_same(made, data, tmp_path, mon
         xr.testing.assert_identical(again[part].dataset, made[1][part].dataset)
 
 
+@pytest.mark.slow
 def test_another_experiment_is_refused(made, data):
     with pytest.raises(InputError, match="settings.noise was 0.075 and is 0.1"):
         lexical_transfer(data, CONFIG, dataclasses.replace(TINY, noise=0.1), made[0])
@@ -165,13 +171,32 @@ def test_intervals_and_gains_are_by_documents():
     np.testing.assert_allclose(found["spread"].sel(system="good", language="a"), worse.mean(1).std(ddof=1))
 
 
-@pytest.mark.parametrize("unit", ["word", "span"])
-def test_whole_words_and_restarts_run(unit, data, tmp_path):
-    few = dataclasses.replace(TINY, unit=unit, restarts=2, baselines=(), starts=False, traced=False, bank_steps=2,
-                              body_steps=2)
+@pytest.mark.slow
+def test_words_next_sentences_and_restarts_run(data, tmp_path):
+    few = dataclasses.replace(TINY, unit="word", next_sentence=True, restarts=2, baselines=(), starts=False,
+                              traced=False, bank_steps=2, body_steps=2)
     small = dataclasses.replace(data, texts=data.texts.language("eng", "spa"))
     tree = lexical_transfer(small, CONFIG, few, tmp_path)
     assert {"tokens", "random body"} <= set(tree["scores"].dataset["system"].values)
     kept = sorted(path.name for path in (tmp_path / "seed0" / "lm").iterdir())
     assert "tokens_spa_0" in kept and "tokens_spa_1" in kept
-    assert json.loads(tree.attrs["settings"])["unit"] == unit
+    assert json.loads(tree.attrs["settings"])["unit"] == "word"
+
+
+def test_frozen_steps_and_the_swap_by_hand(data, tmp_path):
+    """Step 3 leaves all embeddings and the LM head as they were, and the other language is read through its own bank."""
+    languages = read_languages(data, clean(data, TINY), TINY)
+    stage = stages_module.Stage(TINY, 0, tmp_path, lambda text: None)
+    body, own = stages_module.random_body(CONFIG, languages["eng"], TINY, 0)
+    train, test = (data.task.encode(select(data.examples, [name], split), languages[name].tokenizer, TINY.length)
+                   for name, split in (("eng", "train"), ("spa", "test")))
+    tuned, head = stages_module.fine_tune(stage, "own", body, own, data.task, train, 0.075)
+    before, after = flatten(body.params), flatten(tuned.params)
+    moved = {path for path in before if not np.array_equal(before[path], after[path])}
+    assert moved and all(path.startswith("layers/") for path in moved)
+    bank = fresh_bank(body, languages["spa"].tokenizer, jax.random.key(1), "spa", vocabulary=TINY.vocabulary)
+    scores = stages_module.score(tuned, bank, head, data.task, test, 8)
+    model = join(tuned, bank)
+    hidden = model(test.tokens, test.mask).hidden
+    logits = data.task.logits(head, hidden, test.targets)
+    assert scores.predictions == tuple(data.task.labels[i] for i in np.asarray(logits).argmax(-1))

@@ -36,8 +36,9 @@ def lexical_summary(tree: xr.DataTree) -> list[str]:
     for system in scores["system"].values[roles == "transfer"]:
         at = everywhere.sel(system=system, transfer=system)
         verdict = "above all three floors" if bool(at["above"]) else "not above every floor"
+        nearest = at["floor"].values[int(at["gain"].values.argmin())]
         out.append(f"{_named(system)}: {_interval(at, 'score')} on average over languages, {verdict} "
-                   f"(the nearest is {at['floor'].values[int(at['gain'].argmin())]}, {_gain(at)}); in "
+                   f"(the nearest is {nearest}, {_gain(at)}); in "
                    f"{tree.attrs['first']} itself {float(at['first']):.3f}.")
     for role in ("floor", "baseline", "start"):
         found = everywhere.sel(system=roles == role) if (roles == role).any() else None
