@@ -18,6 +18,7 @@ from experiments._real import PUD, TEXTS
 from xlingjax.errors import InputError
 
 FLAGS = flags.FLAGS
+UD = ("eng", "deu", "tur")  # of EWT, GSD and BOUN; the dictionary too is trained on these alone
 
 flags.DEFINE_string("data", None, "folder with text/, pud/ and ud/", required=True)
 flags.DEFINE_string("pretrained", None, "a run of experiments.real_text's pre-training", required=True)
@@ -42,7 +43,8 @@ def commands(data: Path, pretrained: Path, workdir: Path, steps: list[str], feat
     return [
         [*model, f"--revisions={','.join(steps)}", f"--treebanks={data / 'pud'}", f"--languages={','.join(PUD)}",
          *common, f"--workdir={workdir / 'pud'}"],
-        [*model, f"--revisions={steps[-1]}", f"--treebanks={data / 'ud'}", *common, "--attributed=0", "--nosteer",
+        [*model, f"--revisions={steps[-1]}", f"--treebanks={data / 'ud'}",
+         f"--languages={','.join(UD)}", *common, "--attributed=0", "--nosteer",
          f"--workdir={workdir / 'ud'}"]]
 
 

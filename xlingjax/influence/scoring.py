@@ -7,6 +7,7 @@ had alone.
 """
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -14,9 +15,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
+from xlingjax.corpora.batching import Batch
 from xlingjax.corpora.tokenising import Tokens
 from xlingjax.errors import InputError
 from xlingjax.influence.factors import DAMPING, Factors
+from xlingjax.influence.kept import kept
 from xlingjax.influence.losses import Scored, batch_statistics, batches_of
 from xlingjax.influence.matrices import Matrix
 from xlingjax.models import Model
@@ -80,14 +83,16 @@ def sequence_gradients(
 def pairwise(
     model: Model, chosen: Sequence[Matrix], queries: Mapping[str, Float[np.ndarray, "Q L J O"] | LowRank],
     tokens: Tokens, scored: Scored | None = None, *, batch_tokens: int = 4096, show: bool | None = None,
+    folder: Path | None = None, block: int = 4096,
 ) -> Float[np.ndarray, "Q n M L"]:
     """I of every query and sequence, by matrix and layer; their sum is I.
 
     Args:
         queries: gradients of queries, preconditioned (`Factors.precondition`), whole or by `low_rank`.
+        folder: where scores are kept, `block` sequences or more a file, and read from; held by the caller.
     """
     kind = "low-rank products" if isinstance(next(iter(queries.values())), LowRank) else "products"
-    return _scores(model, chosen, queries, tokens, scored, batch_tokens, kind, show)
+    return _scores(model, chosen, queries, tokens, scored, batch_tokens, kind, show, folder, block)
 
 
 def by_token(
@@ -127,7 +132,7 @@ def self_influence(
 
 def _scores(
     model: Model, chosen: Sequence[Matrix], queries: Mapping[str, Any], tokens: Tokens, scored: Scored | None,
-    batch_tokens: int, kind: str, show: bool | None,
+    batch_tokens: int, kind: str, show: bool | None, folder: Path | None = None, block: int = 4096,
 ) -> np.ndarray:
     _check(tokens, scored)
     parts_of = lambda one: one._asdict() if isinstance(one, LowRank) else {"queries": one}
@@ -137,21 +142,44 @@ def _scores(
     longest = int(tokens.lengths.max())
     whole = kind != "token products"
     out = np.zeros((count, len(tokens), len(chosen), layers) if whole else (count, len(tokens), longest))
-    batches = batches_of(tokens, scored, batch_tokens)
-    for batch in progress(batches, label="score", unit="batches", show=show):
+
+    def products(batch: Batch) -> np.ndarray:
         size = (layers, count, *batch.tokens.shape[:1 if whole else 2])
         sums = {m.name: {**held[m.name], "products": jnp.zeros(size)} for m in chosen}
         made = batch_statistics(
             model.params, model.config, tuple((m, kind) for m in chosen), "true", sums, batch.tokens, batch.mask,
             batch.where)
-        real = batch.rows >= 0
         parts = np.stack([np.asarray(made[m.name]["products"]) for m in chosen])  # [M, L, Q, B (, T)]
-        if whole:
-            out[:, batch.rows[real]] = np.moveaxis(parts, (2, 3), (0, 1))[:, real]
-        else:
-            width = min(longest, batch.tokens.shape[1])
-            out[:, batch.rows[real], :width] = parts.sum((0, 1))[:, real, :width]
+        return np.moveaxis(parts, (2, 3), (0, 1)) if whole else parts.sum((0, 1))
+
+    with progress(total=len(tokens), label="score", unit="sequences", show=show) as bar:
+        for number, group in enumerate(grouped(batches_of(tokens, scored, batch_tokens), block)):
+            path = None if folder is None else folder / f"{number:05d}.npz"
+            made = kept(path, lambda group=group: {  # type: ignore[misc]
+                str(at): products(batch) for at, batch in enumerate(group)})
+            for at, batch in enumerate(group):
+                real = batch.rows >= 0
+                found = made[str(at)][:, real]
+                if whole:
+                    out[:, batch.rows[real]] = found
+                else:
+                    width = min(longest, batch.tokens.shape[1])
+                    out[:, batch.rows[real], :width] = found[..., :width]
+                bar.update(int(real.sum()))
     return out
+
+
+def grouped(batches: Sequence[Batch], block: int) -> list[list[Batch]]:
+    """Batches in groups of `block` sequences or a little more, in order; shapes stay those of the whole corpus."""
+    groups: list[list[Batch]] = []
+    held = block
+    for batch in batches:
+        if held >= block:
+            groups.append([])
+            held = 0
+        groups[-1].append(batch)
+        held += int((batch.rows >= 0).sum())
+    return groups
 
 
 def _check(tokens: Tokens, scored: Scored | None) -> None:

@@ -26,6 +26,8 @@ class Statistic:
             "products": `products` [Q, B] = <V_q, dW> with `queries` V [Q, J, O].
             "low-rank products": the same with V = `tall` [Q, J, r] `wide` [Q, r, O].
             "token products": `products` [Q, B, T], their parts by token.
+            "components": `components` [B, m] = (P^T dW R)[i, j] of chosen i and j, beside `left`, `right`, `row`
+                and `column` [m], whole numbers held as floats.
             "self products": `products` [B] = sum (P^T dW R)^2 W, beside `left`, `right` and `weight` W [J, O].
         bias: whether inputs get a 1 at their end.
     """
@@ -73,6 +75,11 @@ def _backward(what: Statistic, kept: tuple, g: Float[Array, "B T O"]) -> tuple:
         case "token products":
             of_query = lambda query: jnp.einsum("bto,bto->bt", a @ query, slope)
             found["products"] = jax.lax.map(of_query, sums["queries"])
+        case "components":
+            at = lambda name: sums[name].astype(jnp.int32)
+            # Columns of the bases are taken first: of all J x O components only m are made.
+            reads, slopes = a @ sums["left"][:, at("row")], slope @ sums["right"][:, at("column")]
+            found["components"] = (reads * slopes).sum(1)
         case "self products":
             moved = (a @ sums["left"], slope @ sums["right"])
             found["products"] = jax.lax.map(

@@ -35,6 +35,8 @@ caption { text-align: left; color: var(--dim); padding-bottom: .3rem; }
 th, td { border-bottom: 1px solid var(--line); padding: .25rem .6rem .25rem 0; text-align: left; vertical-align: top; }
 td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; }
 mark { background: var(--mark); color: inherit; padding: 0 .1em; border-radius: .15em; }
+span.up { background: rgb(213 94 0 / calc(var(--w) * .7)); }
+span.down { background: rgb(0 114 178 / calc(var(--w) * .5)); text-decoration: underline dotted; }
 .summary { border-left: 4px solid var(--blue); padding: .3rem 0 .3rem 1rem; background: #f6f8fa; }
 .slider { display: flex; gap: .8rem; align-items: center; flex-wrap: wrap; margin: .4rem 0; }
 .slider input { flex: 1 1 12rem; min-width: 0; }
@@ -113,6 +115,18 @@ def marked(pieces: Sequence[str], chosen: int) -> Markup:
     if 0 <= chosen < len(parts):
         parts[chosen] = f"<mark>{parts[chosen]}</mark>"
     return Markup("".join(parts))
+
+
+def coloured(pieces: Sequence[str], weights: Sequence[float]) -> Markup:
+    """The pieces of a sentence on a ground as strong as their weight, negative ones also underlined.
+
+    >>> coloured(["a", "<b>"], [2.0, -1.0])
+    '<span class="up" style="--w:1.00" title="+2">a</span><span class="down" style="--w:0.50" title="-1">&lt;b&gt;</span>'
+    """
+    top = max((abs(weight) for weight in weights), default=0) or 1
+    return Markup("".join(
+        f'<span class="{"down" if weight < 0 else "up"}" style="--w:{abs(weight) / top:.2f}" title="{weight:+.3g}">'
+        f"{html.escape(piece)}</span>" for piece, weight in zip(pieces, weights)))
 
 
 def _cell(value: object) -> str:

@@ -132,9 +132,7 @@ class SpanAnswers:
         starts, ends = self.log_probabilities(head, hidden, targets)
         chosen = lambda logs, name: jnp.take_along_axis(logs, jnp.asarray(targets[name])[:, None], axis=1)[:, 0]
         weight = jnp.asarray(targets["weight"])
-        # A filler row's targets are its first token, which may be none that is allowed.
-        each = jnp.where(weight > 0, (chosen(starts, "start") + chosen(ends, "end")) / 2, 0)
-        return -(weight * each).sum(), weight.sum()
+        return -(weight * (chosen(starts, "start") + chosen(ends, "end"))).sum() / 2, weight.sum()
 
     def outputs(self, head: Head, hidden: Float[Array, "B T D"], targets: Targets) -> dict[str, Array]:
         """The best spans of every window: `score`, `start`, `end` [B, candidates]; `NEVER` where there are fewer."""

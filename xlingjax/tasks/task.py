@@ -82,11 +82,11 @@ def split_by_documents(
 
     Args:
         examples: whose own splits are dropped.
-        shares: parts of each split, by default `SHARES`.
+        shares: of each split, in whole numbers; by default `SHARES`.
         seed: of the draw.
 
     Raises:
-        InputError: fewer documents than parts.
+        InputError: fewer documents than splits.
 
     >>> both = [Example(str(i), (str(i),), code, f"d{i // 2}") for code in ("eng", "deu") for i in range(8)]
     >>> split = split_by_documents(both, {"train": 1, "test": 1})
