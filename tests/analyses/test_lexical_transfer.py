@@ -184,7 +184,7 @@ def test_words_next_sentences_and_restarts_run(data, tmp_path):
 
 
 def test_frozen_steps_and_the_swap_by_hand(data, tmp_path):
-    """Step 3 leaves all embeddings and the LM head as they were, and the other language is read through its own bank."""
+    """Step 3 leaves embeddings and LM head as they were; the other language is read through its own bank."""
     languages = read_languages(data, clean(data, TINY), TINY)
     stage = stages_module.Stage(TINY, 0, tmp_path, lambda text: None)
     body, own = stages_module.random_body(CONFIG, languages["eng"], TINY, 0)

@@ -85,7 +85,8 @@ def learn_bank(
         bank = fresh_bank(
             body, language.tokenizer, jax.random.fold_in(jax.random.key(stage.seed), 1000 + restart), language.name,
             vocabulary=language.vocabulary, positions=positions,
-            adapter_width=settings.adapter_width if adapters else 0, start=start)
+            adapter_width=settings.adapter_width if adapters else 0,
+            start=None if start is None else jnp.asarray(start))
         at = f"{name}-{restart}" if settings.restarts > 1 else name
         made = _language_fit(stage, at, {"bank": bank.params}, {"body": body.params}, body, bank, language,
                              settings.bank_steps, settings.bank_rate)

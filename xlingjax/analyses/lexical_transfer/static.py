@@ -36,7 +36,7 @@ def static_spaces(first: str, languages: dict[str, Language], other: str, width:
     # Pieces by frequency, as the map wants them; `order` leads back.
     tables, orders = zip(*(_table(languages[name], width, stage) for name in (other, first)))
     settings = MappingSettings(rounds=ROUNDS, patience=PATIENCE, weighted=False, seed=stage.seed)
-    mapping = learn_mapping(*tables, settings, show=False)
+    mapping = learn_mapping(tables[0], tables[1], settings, show=False)
     spaces = []
     for mapped, order, name in zip((mapping.source, mapping.target), orders, (other, first)):
         rows = np.zeros((languages[name].vocabulary, width), np.float32)

@@ -102,8 +102,7 @@ def _starts(
     """The token variant from other starts than random ones, with the same steps."""
     language, first = languages[other], languages[data.first]
     source = np.asarray(own.params["embed"]["tokens"]["embedding"])
-    pieces = [_pieces(one) for one in (first, language)]
-    starts = {OVERLAP: overlap_copied(source, *pieces, seed=stage.seed)[0]}
+    starts = {OVERLAP: overlap_copied(source, _pieces(first), _pieces(language), seed=stage.seed)[0]}
     pairs = _piece_pairs(data, first, language, other)
     if pairs:
         starts[DICTIONARY] = by_dictionary(source, pairs, language.vocabulary, seed=stage.seed)[0]
