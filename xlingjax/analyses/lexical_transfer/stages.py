@@ -21,9 +21,10 @@ from xlingjax.tasks.task import Encoded, Scores, Task, evaluate
 from xlingjax.training.fitting import FitSettings, fit
 from xlingjax.training.next_sentence import PairStream
 from xlingjax.training.objectives import row_losses
-from xlingjax.training.tokenizer import word_begins
+from xlingjax.training.tokenizer import SPECIAL, word_begins
 from xlingjax.transfer.banks import NEXT, Bank, Body, combined, fresh_bank, join_params, joined_config, parted, split
 from xlingjax.transfer.losses import LanguageLoss, TaskLoss, reader
+from xlingjax.transfer.starts import drawn_like
 
 BERT_WIDTH = 768  # for which normal weights of sd 0.02 are made
 
@@ -77,16 +78,21 @@ def learn_body(
 
 def learn_bank(
     stage: Stage, name: str, body: Body, language: Language, *, positions: bool = False, adapters: bool = False,
-    start: np.ndarray | None = None,
+    start: np.ndarray | None = None, like: Bank | None = None,
 ) -> Bank:
-    """Step 2: masked LM with the body frozen. Of several restarts the one with the lowest held-out loss is kept."""
+    """Step 2: masked LM with the body frozen. Of several restarts the one with the lowest held-out loss is kept.
+
+    Args:
+        start: token embeddings to start from.
+        like: else they are drawn with the mean and spread that this bank's rows have; None: as BERT's are.
+    """
     settings, best = stage.settings, None
     for restart in range(settings.restarts):
         bank = fresh_bank(
             body, language.tokenizer, jax.random.fold_in(jax.random.key(stage.seed), 1000 + restart), language.name,
             vocabulary=language.vocabulary, positions=positions,
             adapter_width=settings.adapter_width if adapters else 0,
-            start=None if start is None else jnp.asarray(start))
+            start=drawn(like, language, 1000 * stage.seed + restart) if start is None else jnp.asarray(start))
         at = f"{name}-{restart}" if settings.restarts > 1 else name
         made = _language_fit(stage, at, {"bank": bank.params}, {"body": body.params}, body, bank, language,
                              settings.bank_steps, settings.bank_rate)
@@ -96,6 +102,14 @@ def learn_bank(
             best = (loss, bank)
     assert best is not None
     return best[1]
+
+
+def drawn(like: Bank | None, language: Language, seed: int) -> jax.Array | None:
+    """Random token embeddings of a language, as large as those of ordinary pieces that a bank has learned."""
+    if like is None:
+        return None
+    rows = np.asarray(like.params["embed"]["tokens"]["embedding"])[len(SPECIAL):]
+    return jnp.asarray(drawn_like(rows, language.vocabulary, seed))
 
 
 def held_loss(body: Body, bank: Bank, language: Language, settings: LexicalSettings) -> float:

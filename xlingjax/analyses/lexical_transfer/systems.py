@@ -17,7 +17,7 @@ from xlingjax.analyses.lexical_transfer.data import (
     read_apart,
     read_jointly,
 )
-from xlingjax.analyses.lexical_transfer.stages import Stage, learn_bank, learn_body, random_body
+from xlingjax.analyses.lexical_transfer.stages import Stage, drawn, learn_bank, learn_body, random_body
 from xlingjax.analyses.lexical_transfer.static import Mapped, static_spaces
 from xlingjax.models.config import TransformerConfig
 from xlingjax.training.tokenizer import encode_texts
@@ -70,10 +70,11 @@ def build(
         language = languages[other]
 
         def bank(name: str, language: Language = language, **options: Any) -> Bank:
-            return learn_bank(stage, f"{name}-{language.name}", body, language, **options)
+            return learn_bank(stage, f"{name}-{language.name}", body, language, like=own, **options)
 
         placed = bank("positions", positions=True)
-        fresh = fresh_bank(body, language.tokenizer, _key(stage), other, vocabulary=language.vocabulary)
+        fresh = fresh_bank(body, language.tokenizer, _key(stage), other, vocabulary=language.vocabulary,
+                           start=drawn(own, language, 1000 * stage.seed))
         made += [
             System(TOKENS, other, body, own, bank("tokens"), "own"),
             System(POSITIONS, other, body, own, placed, "own"),
@@ -81,7 +82,7 @@ def build(
             System(ADAPTERS, other, body, own, bank("adapters", positions=True, adapters=True), "own, noise", noise),
             System(UNTRAINED, other, body, own, fresh, "own"),
             System(RANDOM_BODY, other, unlearned, on_unlearned,
-                   learn_bank(stage, f"random body-{other}", unlearned, language), "random body"),
+                   learn_bank(stage, f"random body-{other}", unlearned, language, like=on_unlearned), "random body"),
         ]
         if stage.settings.starts and beside:
             made += _starts(data, languages, other, body, own, stage)
