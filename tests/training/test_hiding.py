@@ -25,8 +25,9 @@ def rows(count=400, length=40):
 def hidden(unit, share=0.3):
     tokens, mask = rows()
     objective = Objective("masked", 4, 5, share, unit, span=4.0)
-    shown, positions, counted = jax.device_get(hide_tokens(
-        jax.random.key(3), tokens, mask, objective, VOCABULARY, BEGINS))
+    begins = jax.numpy.asarray(BEGINS)
+    hide = jax.jit(lambda key, tokens, mask: hide_tokens(key, tokens, mask, objective, VOCABULARY, begins))
+    shown, positions, counted = (np.array(x) for x in hide(jax.random.key(3), tokens, mask))
     chosen = np.zeros(tokens.shape, bool)
     np.put_along_axis(chosen, positions, counted, 1)
     assert (shown == np.where(chosen, shown, tokens)).all(), "what is not chosen stays"

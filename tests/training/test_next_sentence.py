@@ -60,13 +60,18 @@ def test_the_loss_is_that_of_hidden_tokens_and_of_the_pairs(read):
     head = {"kernel": jax.random.normal(jax.random.key(1), (16, 2)), "bias": np.array([0.3, -0.2], np.float32)}
     batch, key, objective = PairStream(texts, 8, LENGTH, (0, 2), 1.0, 0).batch(1), jax.random.key(2), Objective(
         "masked", 4, 5)
-    total, count = LanguageLoss(config, objective)(
+    total, count = jax.jit(LanguageLoss(config, objective))(
         {"bank": bank.params}, {"body": {**body.params, "next": head}}, batch, key)
     params = join_params({**body.params, "next": head}, bank.params)
     assert "next" not in params
-    nll, counts = row_losses(params, config, objective, batch["tokens"], batch["mask"], key)
-    shown, _, _ = hide_tokens(key, batch["tokens"], batch["mask"], objective, 400)
-    first = np.asarray(forward(params, config, shown, batch["mask"])[0][:, 0])
+
+    @jax.jit
+    def apart(params, tokens, mask):
+        shown, _, _ = hide_tokens(key, tokens, mask, objective, 400)
+        return row_losses(params, config, objective, tokens, mask, key), forward(params, config, shown, mask)[0][:, 0]
+
+    (nll, counts), first = apart(params, batch["tokens"], batch["mask"])
+    first = np.asarray(first)
     from sklearn.metrics import log_loss
 
     logits = first @ np.asarray(head["kernel"]) + head["bias"]

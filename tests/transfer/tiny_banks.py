@@ -3,6 +3,7 @@
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
@@ -31,11 +32,12 @@ def tokenizer(letter: str, words: int = 15, special=SPECIAL) -> PreTrainedTokeni
 
 def model(config=ENCODER, letter: str = "a", seed: int = 0) -> Model:
     """A random model, its norms and biases random too."""
-    params = init_params(config, jax.random.key(seed))
-    leaves, structure = jax.tree.flatten(params)
-    keys = jax.random.split(jax.random.key(seed + 100), len(leaves))
-    leaves = [leaf + 0.1 * jax.random.normal(key, leaf.shape) for leaf, key in zip(leaves, keys)]
-    return Model(jax.tree.unflatten(structure, leaves), config, tokenizer(letter, config.vocab_size - 5), name=letter)
+    random = np.random.default_rng(seed)
+    shapes = jax.eval_shape(lambda: init_params(config, jax.random.key(0)))
+    drawn = lambda leaf: jnp.asarray(0.1 * random.standard_normal(leaf.shape), jnp.float32)
+    scaled = lambda path, leaf: drawn(leaf) + (path[-1].key == "scale")  # norms about 1
+    params = jax.tree_util.tree_map_with_path(scaled, shapes)
+    return Model(params, config, tokenizer(letter, config.vocab_size - 5), name=letter)
 
 
 def batch(rows: int = 4, length: int = 12, vocabulary: int = 20) -> dict[str, np.ndarray]:
