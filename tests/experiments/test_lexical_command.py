@@ -65,7 +65,7 @@ def test_a_tiny_run_leaves_all_its_files(tmp_path):
     for name in ("result.nc", "scores.csv", "report.html", "lexical_scores.png", "lexical_layers.png"):
         assert (tmp_path / name).exists(), name
     tree = open_result(tmp_path / "result.nc")
-    assert {"scores", "losses", "text", "costs", "experts"} <= set(tree.children)
+    assert {"scores", "losses", "training", "text", "costs", "experts"} <= set(tree.children)
     assert (tmp_path / "scores.csv").read_text().startswith("system,language,")
 
 

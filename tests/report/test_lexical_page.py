@@ -36,6 +36,7 @@ def result(gain: float, experts: bool = True) -> xr.DataTree:
         "scores": scores, "text": xr.Dataset(counts, {"language": names}),
         "losses": xr.Dataset({"loss": (("seed", "system", "language"), np.ones((1, 6, 3)))},
                              {"system": SYSTEMS, "language": names}),
+        "training": xr.Dataset({"loss": (("seed", "model"), [[2.0]])}, {"model": ["body-eng"]}),
         "costs": xr.Dataset(costs, {"learned": ["everything", "bank"]})}
     if experts:
         pair, conditions = ("condition", "language", "language_b", "k"), ["transferred", "untrained embeddings"]

@@ -18,7 +18,8 @@ def write_lexical_report(tree: xr.DataTree, folder: str | Path) -> Path:
         Section("Above the floors?", [_gains(scores)]),
         *([Section("The same neurons?", [figures.layers(_dataset(tree, "experts"), tree.attrs["first"]),
                                          _experts(tree)])] if "experts" in tree.children else []),
-        Section("Language modelling", [_losses(_dataset(tree, "losses"))]),
+        Section("Language modelling", [_losses(_dataset(tree, "losses")),
+                                         _trained(_dataset(tree, "training"))]),
         Section("What freezing saves", [_costs(_dataset(tree, "costs"))]),
         Section("Text", [_text(_dataset(tree, "text"))])]
     title = f"A body of {tree.attrs['first']} that reads other languages by their embeddings: {tree.attrs['task']}"
@@ -137,6 +138,13 @@ def _losses(losses: xr.Dataset) -> Table:
             for system in losses["system"].values if np.isfinite(mean.sel(system=system)).any()]
     return Table(["system", *map(str, losses["language"].values)], rows,
                  "Held-out masked-LM loss through each language's own vocabulary, nats a hidden token, mean over seeds")
+
+
+def _trained(training: xr.Dataset) -> Table:
+    rows = [[str(model), *map(float, training["loss"].sel(model=model).values)] for model in training["model"].values]
+    return Table(["masked LM", *(f"seed {seed}" for seed in range(training.sizes["seed"]))], rows,
+                 "Training loss over the last steps, nats a hidden token, each in its own vocabulary. A model that has "
+                 "not come far below the loss of single frequencies has not learned its languages in these steps")
 
 
 def _costs(costs: xr.Dataset) -> Table:

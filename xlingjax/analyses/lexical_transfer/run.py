@@ -48,7 +48,8 @@ def lexical_transfer(
 
     Returns:
         `scores` (`summary.table`, and `first`, the score in the first language), `losses` of each bank on held-out
-        text, `text` by language, `costs` of a step, and, where concepts are given, `experts` by `condition`.
+        text, `training`, the last training loss of every masked LM, `text` by language, `costs` of a step, and, where
+        concepts are given, `experts` by `condition`.
 
     Raises:
         InputError: text, task and settings do not fit, or the folder holds another experiment.
@@ -63,7 +64,9 @@ def lexical_transfer(
         encoded = {name: _encoded(data, name, languages, settings) for name in languages}
         right: dict[tuple[str, str], list[np.ndarray]] = {}
         first: dict[str, list[float]] = {}
-        losses, parts = [], {}
+        losses: list[xr.Dataset] = []
+        trained: list[dict[str, float]] = []
+        parts: dict[str, xr.Dataset] = {}
         for seed in range(settings.seeds):
             say(f"seed {seed + 1}/{settings.seeds}")
             stage = Stage(settings, seed, folder / f"seed{seed}", say)
@@ -71,6 +74,7 @@ def lexical_transfer(
             for name, found in _score_all(systems, data, languages, encoded, stage, first).items():
                 right.setdefault(name, []).append(found)  # those that stand beside the others have fewer seeds
             losses.append(_losses(systems, languages, settings))
+            trained.append(stage.trained)
             if seed == 0:
                 _keep_banks(systems, data, folder / "banks")
                 parts["costs"] = _kept_costs(systems[0], languages, stage)
@@ -91,6 +95,9 @@ def lexical_transfer(
     scores["first"] = ("system", [float(np.mean(first.get(str(name), [np.nan]))) for name in scores["system"].values])
     tree = xr.DataTree.from_dict({
         "scores": scores, "losses": xr.concat(losses, "seed", join="outer"),
+        "training": xr.Dataset(
+            {"loss": (("seed", "model"), [[one.get(name, np.nan) for name in trained[0]] for one in trained])},
+            {"model": list(trained[0])}),
         "text": _text(data, cleaned, languages, encoded), **parts})
     tree.attrs = {
         "first": data.first, "task": data.task.name, "corpus": data.texts.name,

@@ -31,12 +31,16 @@ BERT_WIDTH = 768  # for which normal weights of sd 0.02 are made
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
-    """What every step is given: settings, a seed, a folder, and a line to say when one is done."""
+    """What every step is given: settings, a seed, a folder, and a line to say when one is done.
+
+    `trained` gathers the last training loss of each masked LM by name.
+    """
 
     settings: LexicalSettings
     seed: int
     folder: Path
     say: Callable[[str], None]
+    trained: dict[str, float] = dataclasses.field(default_factory=dict)
 
     def fitting(self, steps: int, rate: float) -> FitSettings:
         return FitSettings(steps, self.settings.optimise(rate, steps), self.settings.save_every,
@@ -171,7 +175,8 @@ def _language_fit(
                "config": loss.config.to_dict(),
                "text": _digest([text.tokens.tolist() for text in language.texts.values()])},
         frozen=frozen)
-    stage.say(f"  {name}: masked LM, loss {fitted.metrics[-1]['loss']:.3f}")
+    stage.trained[name] = fitted.metrics[-1]["loss"]
+    stage.say(f"  {name}: masked LM, loss {stage.trained[name]:.3f}")
     return fitted.params
 
 
