@@ -15,7 +15,7 @@ from xlingjax.analyses.lexical_transfer.costs import step_costs
 from xlingjax.analyses.lexical_transfer.data import Cleaned, Language, TransferData, clean, read_languages
 from xlingjax.analyses.lexical_transfer.experts import shared_experts
 from xlingjax.analyses.lexical_transfer.settings import LexicalSettings
-from xlingjax.analyses.lexical_transfer.stages import Stage, fine_tune, held_loss, score
+from xlingjax.analyses.lexical_transfer.stages import Stage, digest, fine_tune, held_loss, score
 from xlingjax.analyses.lexical_transfer.summary import table
 from xlingjax.analyses.lexical_transfer.systems import BAG, RANDOM_BODY, ROLES, TOKENS, UNTRAINED, System, build
 from xlingjax.analyses.results import read_tree, write_tree
@@ -56,7 +56,7 @@ def lexical_transfer(
     """
     say = say or (lambda text: None)
     about = {"texts": data.texts.fingerprint, "first": data.first, "task": repr(data.task),
-             "examples": [[e.name, e.language, e.split, e.label] for e in data.examples[:2000]],
+             "examples": digest([[e.name, e.texts, e.language, e.document, e.split, e.label] for e in data.examples]),
              "config": config.to_dict(), "settings": dataclasses.asdict(settings)}
     with claim(Path(workdir), about, "lexical_transfer") as folder:
         cleaned = clean(data, settings)

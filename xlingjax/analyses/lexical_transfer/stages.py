@@ -146,7 +146,7 @@ def fine_tune(
         TaskLoss(joined_config(body, bank), task, noise), {"body": learned, "head": head}, batches,
         stage.fitting(settings.task_steps, settings.task_rate), stage.folder / "task" / slug(name),
         about={"step": "fine-tuning", "task": repr(task), "noise": noise, "rows": settings.task_rows,
-               "examples": _digest([(e.texts, e.label, e.language) for e in encoded.examples])},
+               "examples": digest([(e.texts, e.label, e.language) for e in encoded.examples])},
         frozen={"body": rest, "bank": bank.params})
     stage.say(f"  {name}: fine-tuned, loss {fitted.metrics[-1]['loss']:.3f}")
     whole = combined({"body": fitted.params["body"]}, {"body": rest})
@@ -173,7 +173,7 @@ def _language_fit(
         about={"step": "masked LM", "bank": name, "rows": settings.rows, "length": settings.length,
                "objective": dataclasses.asdict(loss.objective), "next_sentence": settings.next_sentence,
                "config": loss.config.to_dict(),
-               "text": _digest([text.tokens.tolist() for text in language.texts.values()])},
+               "text": digest([text.tokens.tolist() for text in language.texts.values()])},
         frozen=frozen)
     stage.trained[name] = fitted.metrics[-1]["loss"]
     stage.say(f"  {name}: masked LM, loss {stage.trained[name]:.3f}")
@@ -200,5 +200,6 @@ _row_losses = jax.jit(
         params, config, objective, tokens, mask, key, begins=begins), static_argnums=(1, 2))
 
 
-def _digest(value: Any) -> str:
+def digest(value: Any) -> str:
+    """SHA-256 of JSON values, for the identity of a run."""
     return hashlib.sha256(json.dumps(value, ensure_ascii=True).encode()).hexdigest()
