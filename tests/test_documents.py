@@ -72,8 +72,8 @@ def test_help_says_what_every_flag_is(experiment):
     assert f"python -m experiments.{experiment}" in text, "the command stands at the head"
     several = {"workdir", "seeds"}
     wanted = dict.fromkeys(("benchmark", "plan", "parity", "list_models"), set()) | {
-        "validate_influence": {"seed", "seeds"},
-        "real_size": {"workdir"}, "replicates": {"workdir"}, "real_text": several, "small_world": several}  # fmt: skip
+        "validate_influence": {"seed", "seeds"}, "real_size": {"workdir"}, "replicates": {"workdir"},
+        "real_lexical": several, "real_text": several, "small_world": several}  # fmt: skip
     assert wanted.get(experiment, {"workdir", "seed"}) <= flags_of(experiment)
 
 

@@ -68,6 +68,10 @@ class TransformerConfig:
         head: `"lm"` (linear), `"masked"` (dense, GELU, norm, linear with bias) or `""`: none.
         tied: the head's last linear map is the token embedding.
         logit_scale: factor on the logits.
+        adapter_width: units of an adapter (Houlsby et al. 2019) on the output of each sublayer, before it is
+            added; 0: none.
+        bare_first: the first token of a row has neither position nor segment (learned positions), so that it is
+            the same in banks that have positions of their own.
 
     >>> config = TransformerConfig(vocab_size=101, layers=2, width=16, heads=4, mlp_width=64)
     >>> TransformerConfig.from_dict(config.to_dict()) == config
@@ -113,6 +117,8 @@ class TransformerConfig:
     head: str = "lm"
     tied: bool = True
     logit_scale: float = 1.0
+    adapter_width: int = 0
+    bare_first: bool = False
 
     def __post_init__(self) -> None:
         if not self.key_value_heads:
@@ -136,6 +142,10 @@ class TransformerConfig:
             raise InputError(
                 f"rotary_scaling is {self.rotary_scaling}; give factor, low, high and original length"
             )
+        if self.adapter_width < 0:
+            raise InputError(f"adapter_width is {self.adapter_width}; give 0 for none, or a number of units")
+        if self.bare_first and self.positions != "learned":
+            raise InputError(f"bare_first is set with {self.positions} positions; only learned ones can be left out")
         if self.width % self.heads and not self.head_size:
             raise InputError(
                 f"width {self.width} is no multiple of heads {self.heads}; all have equal width"
@@ -183,7 +193,9 @@ class TransformerConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers, strings, booleans and lists: what JSON gives back is equal to it."""
-        return {**dataclasses.asdict(self), "rotary_scaling": list(self.rotary_scaling)}
+        found = {**dataclasses.asdict(self), "rotary_scaling": list(self.rotary_scaling)}
+        # Where they are off they are left out: what was written before they were known stays equal.
+        return {name: value for name, value in found.items() if value or name not in ("adapter_width", "bare_first")}
 
     @classmethod
     def from_dict(cls, options: Mapping[str, Any]) -> "TransformerConfig":

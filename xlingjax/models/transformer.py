@@ -85,12 +85,13 @@ class Embed(nnx.Module):
         if self.config.embed_norm and self.config.norm_tokens:
             x = self.norm(x)
         rows = positions + self.config.position_offset
+        placed = real & (positions > 0)[..., None] if self.config.bare_first else real
         if self.config.positions == "learned":
-            x = x + jnp.where(real, look_up(self.positions, rows), 0)
+            x = x + jnp.where(placed, look_up(self.positions, rows), 0)
         if self.config.positions == "sinusoidal":
             x = x + sinusoids(rows, self.config.width, x.dtype).astype(x.dtype)
         if self.config.token_types:
-            x = x + self.types.embedding[...][0]
+            x = x + jnp.where(placed, self.types.embedding[...][0], 0)
         if self.config.embed_norm and not self.config.norm_tokens:
             x = self.norm(x)
         return jnp.where(real, x, 0)
@@ -118,6 +119,18 @@ class Mlp(nnx.Module):
         return tap("mlp.down", self.down(tap("mlp.act", active)))
 
 
+class Adapter(nnx.Module):
+    """A bottleneck around which its input is carried, at first without effect (Houlsby et al. 2019, figure 2)."""
+
+    def __init__(self, config: TransformerConfig, dtype: DTypeLike, rngs: nnx.Rngs):
+        linear = functools.partial(nnx.Linear, param_dtype=dtype, rngs=rngs)
+        self.down = linear(config.width, config.adapter_width, kernel_init=INITIAL)
+        self.up = linear(config.adapter_width, config.width, kernel_init=nnx.initializers.zeros)
+
+    def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
+        return x + self.up(activate("gelu", self.down(x)))
+
+
 class Block(nnx.Module):
     """Attention, then MLP, or both at once, each added to the residual stream."""
 
@@ -131,6 +144,9 @@ class Block(nnx.Module):
         if config.parallel != "one_norm":
             self.mlp_norm = Norm(config, dtype, rngs)
         self.mlp = Mlp(config, dtype, rngs)
+        if config.adapter_width:
+            self.attn_adapter = Adapter(config, dtype, rngs)
+            self.mlp_adapter = Adapter(config, dtype, rngs)
 
     def __call__(
         self, x: Float[Array, "B T D"], context: Context, tap: Taps, past: Past | None = None
@@ -138,15 +154,19 @@ class Block(nnx.Module):
         before, inside, after = (self.config.norm_place == place for place in ("before", "inside", "after"))
         normed = self.attn_norm(x) if before else x
         h, past = self.attn(tap("attn.in", normed), context, tap, past)
+        adapted = self.config.adapter_width > 0
+        h = self.attn_adapter(h) if adapted else h
         if self.config.parallel:
             read = normed if self.config.parallel == "one_norm" else self.mlp_norm(x)
-            return tap("resid", x + h + self.mlp(tap("mlp.in", read), tap)), past
+            m = self.mlp(tap("mlp.in", read), tap)
+            return tap("resid", x + h + (self.mlp_adapter(m) if adapted else m)), past
         x = x + (self.attn_norm(h) if inside else h)
         x = tap("resid.mid", self.attn_norm(x) if after else x)
         if self.config.cross:
             x = x + self.cross(tap("cross.in", self.cross_norm(x) if before else x), context, tap)
             x = tap("resid.cross", self.cross_norm(x) if after else x)
         h = self.mlp(tap("mlp.in", self.mlp_norm(x) if before else x), tap)
+        h = self.mlp_adapter(h) if adapted else h
         x = x + (self.mlp_norm(h) if inside else h)
         return tap("resid", self.mlp_norm(x) if after else x), past
 

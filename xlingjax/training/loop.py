@@ -103,7 +103,7 @@ def pretrain(
     )
     objective = Objective(settings.objective, tokenizer.mask_token_id, len(SPECIAL))
     about = {
-        "settings": dataclasses.asdict(settings),
+        "settings": _identity(settings),
         "model": config.to_dict(),
         "family": family,
         "data": {"text": corpus.fingerprint, "validation": validation.fingerprint},
@@ -121,6 +121,14 @@ def pretrain(
             Checkpoint(step, step * settings.batch_tokens, path)
             for step, path in folder.checkpoints().items()
         ]
+
+
+def _identity(settings: Settings) -> dict[str, Any]:
+    """The settings; a kind of optimiser that is the default is left out: runs from before it was known resume."""
+    found = dataclasses.asdict(settings)
+    if settings.optimiser.kind == OptimiserSettings.kind:
+        del found["optimiser"]["kind"]
+    return found
 
 
 def read_metrics(workdir: str | Path) -> list[dict[str, Any]]:

@@ -122,6 +122,24 @@ def encode_texts(tokenizer: PreTrainedTokenizerFast, texts: tuple[str, ...]) -> 
     return [np.array(encoding.ids, np.int32) for encoding in encoded]
 
 
+def word_begins(tokenizer: PreTrainedTokenizerFast) -> np.ndarray:
+    """bool[V]: the pieces that begin a word: with "▁" before them (ours, SentencePiece), or without "##" (WordPiece).
+
+    >>> from tokenizers import Tokenizer, models
+    >>> pieces = Tokenizer(models.WordPiece({"[UNK]": 0, "dog": 1, "##s": 2}, unk_token="[UNK]"))
+    >>> word_begins(PreTrainedTokenizerFast(tokenizer_object=pieces)).tolist()
+    [True, True, False]
+    """
+    vocabulary = tokenizer.get_vocab()
+    pieces = np.full(max(vocabulary.values()) + 1, "", object)
+    for piece, number in vocabulary.items():
+        pieces[number] = piece
+    if any(piece.startswith("▁") for piece in vocabulary):
+        special = set(tokenizer.all_special_tokens)
+        return np.array([piece.startswith("▁") or piece in special for piece in pieces])
+    return np.array([not piece.startswith("##") for piece in pieces])
+
+
 def _balanced(corpus: Corpus, temperature: float, seed: int) -> list[str]:
     """Texts of all languages, each repeated or cut to its share of the corpus's characters."""
     by_language = []
