@@ -193,7 +193,7 @@ def begins_of(language: Language, settings: LexicalSettings) -> jax.Array | None
     """Which rows of a bank begin a word, where whole words are hidden."""
     if settings.unit != "word":
         return None
-    found = wordbegins_of(language.tokenizer)
+    found = word_begins(language.tokenizer)
     return jnp.asarray(np.pad(found, (0, max(0, language.vocabulary - len(found))), constant_values=True))
 
 
