@@ -21,7 +21,7 @@ from xlingjax.tasks.task import Encoded, Scores, Task, evaluate
 from xlingjax.training.fitting import FitSettings, fit
 from xlingjax.training.next_sentence import PairStream
 from xlingjax.training.objectives import row_losses
-from xlingjax.training.tokenizer import SPECIAL
+from xlingjax.training.tokenizer import SPECIAL, word_begins
 from xlingjax.transfer.banks import NEXT, Bank, Body, combined, fresh_bank, join_params, joined_config, parted, split
 from xlingjax.transfer.losses import LanguageLoss, TaskLoss, reader
 from xlingjax.transfer.starts import drawn_like
