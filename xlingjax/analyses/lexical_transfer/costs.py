@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 
 from xlingjax.analyses.lexical_transfer.data import Language
-from xlingjax.analyses.lexical_transfer.stages import Stage
+from xlingjax.analyses.lexical_transfer.stages import Stage, batches_of, begins_of
 from xlingjax.training.fitting import compiled_step, programs
 from xlingjax.transfer.banks import Bank, Body, joined_config, parted
 from xlingjax.transfer.losses import LanguageLoss
@@ -24,12 +24,13 @@ def step_costs(body: Body, bank: Bank, language: Language, stage: Stage) -> xr.D
         its moments, `seconds` (median of ten), `tokens_per_second`.
     """
     settings = stage.settings
-    tokens, _ = language.stream(settings, 0).batch(1)
-    batch = {"tokens": tokens, "mask": np.ones(tokens.shape, bool)}
+    batch = batches_of(language, settings, 0)(1)
+    begins = begins_of(language, settings)
+    words = {} if begins is None else {"begins": begins}
     learned, rest = parted(body)
     loss = LanguageLoss(joined_config(body, bank), settings.objective(language.tokenizer.mask_token_id))
-    ways = {"everything": ({"bank": bank.params, "body": learned}, {"body": rest}),
-            "bank": ({"bank": bank.params}, {"body": body.params})}
+    ways = {"everything": ({"bank": bank.params, "body": learned}, {"body": rest, **words}),
+            "bank": ({"bank": bank.params}, {"body": body.params, **words})}
     fitting = stage.fitting(settings.bank_steps, settings.bank_rate)
     rows: dict[str, list[float]] = {name: [] for name in ("operations", "temporary_bytes", "state_bytes", "seconds")}
     for params, frozen in ways.values():
@@ -47,5 +48,5 @@ def step_costs(body: Body, bank: Bank, language: Language, stage: Stage) -> xr.D
                                       np.median(times[1:]))):
             rows[name].append(float(value))
     made_of = xr.Dataset({name: ("learned", values) for name, values in rows.items()}, {"learned": list(ways)})
-    made_of["tokens_per_second"] = tokens.size / made_of["seconds"]
+    made_of["tokens_per_second"] = batch["tokens"].size / made_of["seconds"]
     return made_of

@@ -120,7 +120,7 @@ def held_loss(body: Body, bank: Bank, language: Language, settings: LexicalSetti
     """Held-out loss of masked LM, nats a hidden token; the same tokens are hidden whenever it is asked."""
     config = joined_config(body, bank)
     objective = settings.objective(language.tokenizer.mask_token_id)
-    params, begins = join_params(body.params, bank.params), _begins(language, settings)
+    params, begins = join_params(body.params, bank.params), begins_of(language, settings)
     total, count = 0.0, 0
     for number, (tokens, mask, rows) in enumerate(zip(language.held.tokens, language.held.mask, language.held.rows)):
         nll, counts = _row_losses(
@@ -164,8 +164,8 @@ def _language_fit(
     rate: float,
 ) -> dict[str, Any]:
     settings = stage.settings
-    batches = _batches(language, settings, stage.seed)
-    if (begins := _begins(language, settings)) is not None:
+    batches = batches_of(language, settings, stage.seed)
+    if (begins := begins_of(language, settings)) is not None:
         frozen = {**frozen, "begins": begins}
     loss = LanguageLoss(joined_config(body, bank), settings.objective(language.tokenizer.mask_token_id))
     fitted = fit(
@@ -180,7 +180,8 @@ def _language_fit(
     return fitted.params
 
 
-def _batches(language: Language, settings: LexicalSettings, seed: int) -> Callable[[int], dict[str, np.ndarray]]:
+def batches_of(language: Language, settings: LexicalSettings, seed: int) -> Callable[[int], dict[str, np.ndarray]]:
+    """The batch of each step, as `LanguageLoss` reads it."""
     if settings.next_sentence:
         marks = (language.tokenizer.bos_token_id, language.tokenizer.eos_token_id)
         return PairStream(language.texts, settings.rows, settings.length, marks, 0.0, seed).batch
@@ -188,7 +189,8 @@ def _batches(language: Language, settings: LexicalSettings, seed: int) -> Callab
     return lambda step: {"tokens": stream.batch(step)[0], "mask": mask}
 
 
-def _begins(language: Language, settings: LexicalSettings) -> jax.Array | None:
+def begins_of(language: Language, settings: LexicalSettings) -> jax.Array | None:
+    """Which rows of a bank begin a word, where whole words are hidden."""
     if settings.unit != "word":
         return None
     found = word_begins(language.tokenizer)
