@@ -24,7 +24,7 @@ from xlingjax.corpora.tokenising import Tokens, pieces, tokenise
 from xlingjax.errors import InputError
 from xlingjax.influence.candidates import shared_tokens
 from xlingjax.influence.factors import Factors
-from xlingjax.influence.scoring import pairwise, self_influence
+from xlingjax.influence.scoring import normalised
 from xlingjax.kernels.matched_ranks import matched_ranks
 from xlingjax.kernels.resampling import document_bootstrap, independent_blocks, joint_permutations
 from xlingjax.models import Model
@@ -88,15 +88,12 @@ def rank_translations(model: Model, factors: Factors, sentences: Sentences, sett
     whole = halved(corpus, np.arange(len(corpus)))
     flipped = tokenise(model.tokenizer, whole.flipped, settings.length)
     blocks = independent_blocks(corpus.documents, corpus.parallel)
-    score = lambda asked, what, scored=None: pairwise(
-        model, factors.matrices, asked.gradients, what, scored, batch_tokens=settings.batch_tokens,
-        show=False).sum((2, 3))
-    norm = lambda what, scored=None: np.sqrt(self_influence(
-        model, factors, what, scored, batch_tokens=settings.batch_tokens))
-    straight, turned = norm(tokens), norm(flipped)
+    score = lambda asked, what, scored=None: normalised(
+        model, factors, asked.gradients, what, scored, batch_tokens=settings.batch_tokens, show=False)
     fits = len(whole) * whole_bytes(factors) <= 2 * AT_ONCE
     everyone = ask(model, factors, whole, settings, None, 0 if fits else settings.rank)
-    plain, other = score(everyone, tokens), score(everyone, flipped) / turned
+    straight, root = score(everyone, tokens)
+    other, _ = score(everyone, flipped)
     auc = np.full((len(MEASURES), len(languages), len(languages), m, m), np.nan)
     emptied = 0
     with progress(total=len(languages), label="translations", unit="languages") as bar:
@@ -105,8 +102,8 @@ def rank_translations(model: Model, factors: Factors, sentences: Sentences, sett
             asked = everyone.rows(own)
             kept, empty = without_anchors(model, tokens, sentences, a)
             emptied += int(empty.sum())
-            found = {"influence": plain[own], "normalised": plain[own] / straight,
-                     "without anchors": np.where(empty, 0, score(asked, tokens, kept) / norm(tokens, kept)),
+            found = {"influence": straight[own] * root, "normalised": straight[own],
+                     "without anchors": np.where(empty, 0, score(asked, tokens, kept)[0]),
                      "shared tokens": _shared(asked, tokens, model, settings)}
             found["flipped"] = found["normalised"]
             for b in range(len(languages)):

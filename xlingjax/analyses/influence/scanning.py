@@ -124,8 +124,9 @@ def scan(
     chosen = candidates(model, factors, asked, training, settings, folder)
     wanted = np.flatnonzero(chosen.any(0))
     out = np.full((len(asked.queries), len(training.tokens), model.config.layers), np.nan, np.float32)
-    made = pairwise(model, factors.matrices, asked.gradients, training.tokens.rows(wanted), batch_tokens=settings.batch_tokens,
-                    folder=folder, block=settings.block).sum(2)
+    made = pairwise(
+        model, factors.matrices, asked.gradients, training.tokens.rows(wanted), batch_tokens=settings.batch_tokens,
+        folder=folder, block=settings.block).sum(2)
     out[:, wanted] = np.where(chosen[:, wanted, None], made, np.nan)
     return out
 
