@@ -140,7 +140,7 @@ class TestScan:
         training = read_training(model, texts(), 64)
         factors = fit_factors(model, training.tokens)
         queries = halved(texts(), [3, 30])
-        asked = ask(model, factors, queries, SETTINGS, None)
+        asked = ask(model, factors, queries, SETTINGS, None, 0)
         from xlingjax.influence import pairwise, sequence_gradients
 
         whole = pairwise(model, factors.matrices, asked.gradients, training.tokens).sum((2, 3))
@@ -166,7 +166,7 @@ class TestScan:
         model = decoder()
         training = read_training(model, texts(), 64)
         factors = fit_factors(model, training.tokens)
-        asked = ask(model, factors, halved(texts(), [3, 30]), SETTINGS, None)
+        asked = ask(model, factors, halved(texts(), [3, 30]), SETTINGS, None, 0)
         for more in ({}, {"components": 10**6}):
             settings = dataclasses.replace(SETTINGS, candidates=9, rank=0, **more)
             scores = scanned.scan(model, factors, asked, training, settings, tmp_path / str(len(more)))

@@ -16,7 +16,14 @@ from xlingjax.influence import factors as fitting
 from xlingjax.influence.factors import FactorSettings, fit_factors
 from xlingjax.influence.losses import sequence_losses
 from xlingjax.influence.matrices import matrices
-from xlingjax.influence.scoring import by_token, low_rank, pairwise, self_influence, sequence_gradients
+from xlingjax.influence.scoring import (
+    by_token,
+    low_rank,
+    normalised,
+    pairwise,
+    self_influence,
+    sequence_gradients,
+)
 from xlingjax.kernels.kronecker import eigenbases, inverse_product
 from xlingjax.models import Edit, Model, TransformerConfig, init_params
 
@@ -175,6 +182,19 @@ def test_self_influence_is_a_sequences_influence_on_itself() -> None:
         found = self_influence(model, made, tokens, method=method)
         close(found / whole.max(), np.diag(whole) / whole.max(), 1e-5)
         assert (found > 0).all()
+
+
+def test_one_pass_gives_scores_and_what_they_are_divided_by() -> None:
+    model, tokens = model_of(PLAIN), sequences()
+    made = fit_factors(model, tokens, FactorSettings())
+    asked = made.precondition(sequence_gradients(model, made.matrices, sequences(3, seed=2)))
+    scored = [np.arange(len(ids)) >= len(ids) // 2 for ids in tokens.ids]
+    own = self_influence(model, made, tokens, scored)
+    for queries in (asked, low_rank(asked, 12)):
+        found, root = normalised(model, made, queries, tokens, scored)
+        close(root / root.max(), np.sqrt(own) / root.max(), 1e-5)
+        wanted = pairwise(model, made.matrices, queries, tokens, scored).sum((2, 3)) / np.sqrt(own)
+        close(found / np.abs(wanted).max(), wanted / np.abs(wanted).max(), 1e-5)
 
 
 def test_a_workdir_keeps_parts_and_refuses_other_factors(tmp_path, monkeypatch) -> None:

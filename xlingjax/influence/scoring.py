@@ -93,6 +93,19 @@ def pairwise(
     return _scores(model, chosen, queries, tokens, scored, batch_tokens, kind, show, folder, block)
 
 
+def normalised(
+    model: Model, factors: Factors, queries: Mapping[str, Float[np.ndarray, "Q L J O"] | LowRank], tokens: Tokens,
+    scored: Scored | None = None, *, batch_tokens: int = 4096, show: bool | None = None,
+) -> tuple[Float[np.ndarray, "Q n"], Float[np.ndarray, "n"]]:
+    """I of every query and sequence over the root of the sequence's influence on itself, and that root; in one pass."""
+    factors.require(model)
+    kind = "low-rank products" if isinstance(next(iter(queries.values())), LowRank) else "products"
+    found = _scores(model, factors.matrices, queries, tokens, scored, batch_tokens, kind, show,
+                    own=_own_inverse(factors, "ekfac", None)).sum((2, 3))
+    root = np.sqrt(found[-1])
+    return found[:-1] / root, root
+
+
 def by_token(
     model: Model, chosen: Sequence[Matrix], queries: Mapping[str, Float[np.ndarray, "Q L J O"]], tokens: Tokens,
     scored: Scored | None = None, *, batch_tokens: int = 4096, show: bool | None = None,
@@ -109,11 +122,7 @@ def self_influence(
     """I(z, z) of every sequence, by which scores can be normalised; "ekfac" or "kfac"."""
     factors.require(model)
     _check(tokens, scored)
-    sums = {}
-    for name, variance in factors.variances(method).items():
-        sums[name] = {"weight": inverse_weight(variance, damping), "left": factors.left[name],
-                      "right": factors.right[name]}
-    sums = over_layers(model, sums)
+    sums = over_layers(model, _own_inverse(factors, method, damping))
     out = np.zeros(len(tokens))
     for batch in batches_of(model, tokens, scored, batch_tokens):
         zeros = over_layers(model, np.zeros((model.config.layers, len(batch.rows))))
@@ -125,15 +134,26 @@ def self_influence(
     return out
 
 
+def _own_inverse(factors: Factors, method: str, damping: float | None) -> dict[str, dict[str, np.ndarray]]:
+    """What "self products" take: bases, and the inverse in them."""
+    return {name: {"weight": inverse_weight(variance, damping), "left": factors.left[name],
+                   "right": factors.right[name]} for name, variance in factors.variances(method).items()}
+
+
 def _scores(
     model: Model, chosen: Sequence[Matrix], queries: Mapping[str, Any], tokens: Tokens, scored: Scored | None,
     batch_tokens: int, kind: str, show: bool | None, folder: Path | None = None, block: int = 4096,
+    own: Mapping[str, Mapping[str, np.ndarray]] | None = None,
 ) -> np.ndarray:
+    """Products of queries and sequences; with `own`, those of each sequence with itself as one more row."""
     _check(tokens, scored)
     parts_of = lambda one: one._asdict() if isinstance(one, LowRank) else {"queries": one}
     held = over_layers(model, {m.name: {
         key: np.moveaxis(value, 0, 1) for key, value in parts_of(queries[m.name]).items()} for m in chosen})
     layers, count = next(iter(held[chosen[0].name].values())).shape[:2]
+    if own is not None:
+        beside, count = over_layers(model, own), count + 1
+        held = {name: one | beside[name] for name, one in held.items()}
     longest = int(tokens.lengths.max())
     whole = kind != "token products"
     out = np.zeros((count, len(tokens), len(chosen), layers) if whole else (count, len(tokens), longest))

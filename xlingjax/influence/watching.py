@@ -29,6 +29,7 @@ class Statistic:
             "gradients": `gradients` [B, J, O] = dW of each sequence.
             "products": `products` [Q, B] = <V_q, dW> with `queries` V [Q, J, O].
             "low-rank products": the same with V = `tall` [Q, J, r] `wide` [Q, r, O].
+                Either has "self products" as a last row, where their arrays stand beside.
             "token products": `products` [Q, B, T], their parts by token.
             "components": `components` [B, m] = (P^T dW R)[i, j] of chosen i and j, beside `left`, `right`, `row`
                 and `column` [m], whole numbers held as floats.
@@ -68,10 +69,10 @@ def _backward(what: Statistic, kept: tuple, g: Float[Array, "B T O"]) -> tuple:
         case "gradients":
             found["gradients"] = jnp.einsum("bti,bto->bio", a, slope)
         case "products":
-            found["products"] = gradient_products(a, slope, sums["queries"])
+            found["products"] = _and_own(gradient_products(a, slope, sums["queries"]), a, slope, sums)
         case "low-rank products":
             of_pair = lambda pair: jnp.einsum("btr,btr->b", a @ pair[0], jnp.einsum("bto,ro->btr", slope, pair[1]))
-            found["products"] = jax.lax.map(of_pair, (sums["tall"], sums["wide"]))
+            found["products"] = _and_own(jax.lax.map(of_pair, (sums["tall"], sums["wide"])), a, slope, sums)
         case "token products":
             of_query = lambda query: jnp.einsum("bto,bto->bt", a @ query, slope)
             found["products"] = jax.lax.map(of_query, sums["queries"])
@@ -81,10 +82,21 @@ def _backward(what: Statistic, kept: tuple, g: Float[Array, "B T O"]) -> tuple:
             reads, slopes = a @ sums["left"][:, at("row")], slope @ sums["right"][:, at("column")]
             found["components"] = (reads * slopes).sum(1)
         case "self products":
-            moved = (a @ sums["left"], slope @ sums["right"])
-            found["products"] = jax.lax.map(
-                lambda pair: (jnp.square(pair[0].T @ pair[1]) * sums["weight"]).sum(), moved)
+            found["products"] = _own(a, slope, sums)
     return g, jnp.zeros_like(read), found, jax.tree.map(jnp.zeros_like, rows)
+
+
+def _own(a: Float[Array, "B T J"], g: Float[Array, "B T O"], sums: dict[str, Array]) -> Float[Array, "B"]:
+    """sum (P^T dW R)^2 W of each sequence."""
+    moved = (a @ sums["left"], g @ sums["right"])
+    return jax.lax.map(lambda pair: (jnp.square(pair[0].T @ pair[1]) * sums["weight"]).sum(), moved)
+
+
+def _and_own(
+    products: Float[Array, "Q B"], a: Float[Array, "B T J"], g: Float[Array, "B T O"], sums: dict[str, Array],
+) -> Array:
+    """The products, and below them `_own` where `sums` has what it takes."""
+    return jnp.concatenate([products, _own(a, g, sums)[None]]) if "weight" in sums else products
 
 
 _observe.defvjp(_forward, _backward)

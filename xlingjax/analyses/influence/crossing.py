@@ -14,7 +14,7 @@ import xarray as xr
 from jaxtyping import Bool, Float, Int
 
 from xlingjax.analyses.influence.queries import halved
-from xlingjax.analyses.influence.scanning import Asked, Training, ask
+from xlingjax.analyses.influence.scanning import AT_ONCE, Asked, Training, ask, whole_bytes
 from xlingjax.analyses.influence.settings import InfluenceSettings
 from xlingjax.corpora.anchors import wordless
 from xlingjax.corpora.batching import counted
@@ -24,7 +24,7 @@ from xlingjax.corpora.tokenising import Tokens, pieces, tokenise
 from xlingjax.errors import InputError
 from xlingjax.influence.candidates import shared_tokens
 from xlingjax.influence.factors import Factors
-from xlingjax.influence.scoring import pairwise, self_influence
+from xlingjax.influence.scoring import normalised
 from xlingjax.kernels.matched_ranks import matched_ranks
 from xlingjax.kernels.resampling import document_bootstrap, independent_blocks, joint_permutations
 from xlingjax.models import Model
@@ -78,37 +78,40 @@ class Ranks(NamedTuple):
 
 
 def rank_translations(model: Model, factors: Factors, sentences: Sentences, settings: InfluenceSettings) -> Ranks:
-    """Every sentence of every language as a query, every other one as what might have influenced it."""
+    """Every sentence of every language as a query, every other one as what might have influenced it.
+
+    One pass over the sentences serves all queries; without anchors there is one for each language, whose pieces they
+    are.
+    """
     corpus, m, languages = sentences.corpus, sentences.each, sentences.languages
     tokens = tokenise(model.tokenizer, corpus.texts, settings.length)
     whole = halved(corpus, np.arange(len(corpus)))
     flipped = tokenise(model.tokenizer, whole.flipped, settings.length)
     blocks = independent_blocks(corpus.documents, corpus.parallel)
-    score = lambda asked, what, scored=None: pairwise(
-        model, factors.matrices, asked.gradients, what, scored, batch_tokens=settings.batch_tokens,
-        show=False).sum((2, 3))
-    norm = lambda what, scored=None: np.sqrt(self_influence(
-        model, factors, what, scored, batch_tokens=settings.batch_tokens))
-    straight, turned = norm(tokens), norm(flipped)
+    score = lambda asked, what, scored=None: normalised(
+        model, factors, asked.gradients, what, scored, batch_tokens=settings.batch_tokens, show=False)
+    fits = len(whole) * whole_bytes(factors) <= 2 * AT_ONCE
+    everyone = ask(model, factors, whole, settings, None, 0 if fits else settings.rank)
+    straight, root = score(everyone, tokens)
+    other, _ = score(everyone, flipped)
     auc = np.full((len(MEASURES), len(languages), len(languages), m, m), np.nan)
     emptied = 0
     with progress(total=len(languages), label="translations", unit="languages") as bar:
         for a in range(len(languages)):
-            asked = ask(model, factors, whole.rows(np.arange(len(corpus))[sentences.of(a)]), settings, None)
+            own = sentences.of(a)
+            asked = everyone.rows(own)
             kept, empty = without_anchors(model, tokens, sentences, a)
             emptied += int(empty.sum())
-            plain = score(asked, tokens)
-            found = {"influence": plain, "normalised": plain / straight,
-                     "without anchors": np.where(empty, 0, score(asked, tokens, kept) / norm(tokens, kept)),
+            found = {"influence": straight[own] * root, "normalised": straight[own],
+                     "without anchors": np.where(empty, 0, score(asked, tokens, kept)[0]),
                      "shared tokens": _shared(asked, tokens, model, settings)}
             found["flipped"] = found["normalised"]
-            other = score(asked, flipped) / turned
             for b in range(len(languages)):
                 to = sentences.of(b)
                 for number, name in enumerate(MEASURES):
                     auc[number, a, b] = matched_ranks(
                         found[name][:, to], tokens.lengths[to], blocks[:m], blocks[to], settings.distractors,
-                        settings.seed, other[:, to] if name == "flipped" else None)
+                        settings.seed, other[own][:, to] if name == "flipped" else None)
             bar.update(1)
     return Ranks(auc, emptied)
 

@@ -129,7 +129,7 @@ def checkpoint(model: Model, asking: Asking, settings: InfluenceSettings, folder
     training = read_training(model, asking.texts, settings.length)
     drawn = np.sort(np.random.default_rng([settings.seed, 3]).permutation(len(training.tokens))[:settings.fitted])
     factors = fit_factors(model, training.tokens.rows(drawn), settings.factors, folder / "factors")
-    asked = ask(model, factors, queries, settings, folder / "queries.npz")
+    asked = ask(model, factors, queries, settings, folder / "queries.npz", settings.rank)
     scores = scan(model, factors, asked, training, settings, folder / "scores")
     made = {"queries": _queries(model, asked, scores, settings),
             "hits": read_hits(model, factors, asked, training, scores, settings),

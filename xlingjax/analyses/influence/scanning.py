@@ -1,7 +1,7 @@
 """Training sequences for each query: scores of all, and the best and worst of them to be read."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,11 +17,13 @@ from xlingjax.errors import InputError
 from xlingjax.influence.candidates import shared_tokens, spurious
 from xlingjax.influence.factors import Factors
 from xlingjax.influence.kept import kept
-from xlingjax.influence.scoring import by_token, low_rank, pairwise, sequence_gradients
+from xlingjax.influence.scoring import LowRank, by_token, low_rank, pairwise, sequence_gradients
 from xlingjax.influence.store import store_gradients
 from xlingjax.models import Model
+from xlingjax.progress import progress
 
 SIDES = ("most", "least")
+AT_ONCE = 1 << 30  # bytes of whole gradients of queries
 
 
 class Training(NamedTuple):
@@ -40,12 +42,18 @@ class Asked(NamedTuple):
     """Queries as they are scored with.
 
     Attributes:
-        gradients: preconditioned, by name of a matrix [Q, L, J, O], whole. own: I(q, q) of each.
+        gradients: preconditioned, by name of a matrix; whole [Q, L, J, O], or `LowRank`. own: I(q, q) of each.
     """
 
     queries: Queries
-    gradients: Mapping[str, np.ndarray]
+    gradients: Mapping[str, Any]
     own: Float[np.ndarray, "Q"]
+
+    def rows(self, index: slice | np.ndarray) -> "Asked":
+        """Some of the queries."""
+        part = lambda one: LowRank(one.tall[index], one.wide[index]) if isinstance(one, LowRank) else one[index]
+        return Asked(self.queries.rows(np.arange(len(self.queries))[index]),
+                     {name: part(one) for name, one in self.gradients.items()}, self.own[index])
 
 
 def read_training(model: Model, corpus: Corpus, length: int) -> Training:
@@ -62,18 +70,48 @@ def read_training(model: Model, corpus: Corpus, length: int) -> Training:
     return Training(corpus.rows(usable), tokens.rows(usable))
 
 
-def ask(model: Model, factors: Factors, queries: Queries, settings: InfluenceSettings, path: Path | None) -> Asked:
-    """Gradients of log p(completion | prompt) through the inverse; kept at `path`."""
-    tokens, scored = queries.tokens(model, settings.length)
+def ask(
+    model: Model, factors: Factors, queries: Queries, settings: InfluenceSettings, path: Path | None, rank: int,
+) -> Asked:
+    """Gradients of log p(completion | prompt) through the inverse, of this rank or (0) whole; kept at `path`.
 
+    Whole ones are made for as many queries at a time as `AT_ONCE` bytes hold.
+    """
     def make() -> dict[str, np.ndarray]:
-        plain = sequence_gradients(model, factors.matrices, tokens, scored, batch_tokens=settings.batch_tokens)
-        turned = factors.precondition(plain)
-        own = sum(np.einsum("qlio,qlio->q", plain[name], one) for name, one in turned.items())
-        return {name: one.astype(np.float32) for name, one in turned.items()} | {"own": np.asarray(own)}
+        parts: dict[str, list[np.ndarray]] = {}
+        for _, plain, turned in whole_gradients(model, factors, queries, settings):
+            own = sum(np.einsum("qlio,qlio->q", plain[name], one) for name, one in turned.items())
+            found = {"own": np.asarray(own)}
+            if rank:
+                for name, held in low_rank(turned, rank).items():
+                    found |= {f"{name} {side}": values for side, values in held._asdict().items()}
+            else:
+                found |= turned
+            for name, one in found.items():
+                parts.setdefault(name, []).append(one.astype(np.float32))
+        return {name: np.concatenate(several) for name, several in parts.items()}
 
     found = kept(path, make)
-    return Asked(queries, {m.name: found[m.name] for m in factors.matrices}, found["own"])
+    of = lambda name: LowRank(found[f"{name} tall"], found[f"{name} wide"]) if rank else found[name]
+    return Asked(queries, {m.name: of(m.name) for m in factors.matrices}, found["own"])
+
+
+def whole_bytes(factors: Factors) -> int:
+    """Of one query's whole gradient."""
+    return 4 * sum(one.size for one in factors.squares.values())
+
+
+def whole_gradients(
+    model: Model, factors: Factors, queries: Queries, settings: InfluenceSettings,
+) -> Iterator[tuple[Int[np.ndarray, "q"], Mapping[str, np.ndarray], Mapping[str, np.ndarray]]]:
+    """Queries in parts that fit into `AT_ONCE` bytes: which they are, their gradients, these through the inverse."""
+    tokens, scored = queries.tokens(model, settings.length)
+    several = max(1, AT_ONCE // whole_bytes(factors))
+    for start in range(0, len(queries), several):
+        rows = np.arange(start, min(start + several, len(queries)))
+        plain = sequence_gradients(model, factors.matrices, tokens.rows(rows), [scored[row] for row in rows],
+                                   batch_tokens=settings.batch_tokens)
+        yield rows, plain, factors.precondition(plain)
 
 
 def scan(
@@ -85,10 +123,10 @@ def scan(
     """
     chosen = candidates(model, factors, asked, training, settings, folder)
     wanted = np.flatnonzero(chosen.any(0))
-    queries = low_rank(asked.gradients, settings.rank) if settings.rank else asked.gradients
     out = np.full((len(asked.queries), len(training.tokens), model.config.layers), np.nan, np.float32)
-    made = pairwise(model, factors.matrices, queries, training.tokens.rows(wanted), batch_tokens=settings.batch_tokens,
-                    folder=folder, block=settings.block).sum(2)
+    made = pairwise(
+        model, factors.matrices, asked.gradients, training.tokens.rows(wanted), batch_tokens=settings.batch_tokens,
+        folder=folder, block=settings.block).sum(2)
     out[:, wanted] = np.where(chosen[:, wanted, None], made, np.nan)
     return out
 
@@ -100,14 +138,14 @@ def candidates(
     chosen = np.ones((len(asked.queries), len(training.tokens)), bool)
     if not settings.candidates:
         return chosen
-    tokens, scored = asked.queries.tokens(model, settings.length)
     if settings.components:
         store = store_gradients(
             model, factors, training.tokens, folder / "gradients", components=settings.components, block=settings.block,
             batch_tokens=settings.batch_tokens)
-        plain = sequence_gradients(model, factors.matrices, tokens, scored, batch_tokens=settings.batch_tokens)
-        found, _ = store.nearest(plain, settings.candidates)
+        found = np.concatenate([store.nearest(plain, settings.candidates)[0] for _, plain, _ in whole_gradients(
+            model, factors, asked.queries, settings)])
     else:
+        tokens, _ = asked.queries.tokens(model, settings.length)
         found, _ = shared_tokens(tokens, training.tokens, model.config.vocab_size, settings.candidates)
     chosen[:] = False
     np.put_along_axis(chosen, found, True, axis=1)
@@ -125,23 +163,28 @@ def read_hits(
     the correlation of the scores before and after, over all that were scored again.
     """
     order = extremes(scores, settings.rescored)
-    rows = np.unique(order[order >= 0])
-    again = pairwise(model, factors.matrices, asked.gradients, training.tokens.rows(rows),
-                     batch_tokens=settings.batch_tokens).sum(2)
-    place = np.searchsorted(rows, np.maximum(order, 0))
-    number = np.arange(len(order))[:, None, None]
-    exact = np.where(order[..., None] >= 0, again[number, place], np.nan)
-    rough = np.where(order >= 0, scores[number, np.maximum(order, 0)].sum(-1), np.nan)
     known = order >= 0
+    exact = np.full((*order.shape, scores.shape[2]), np.nan)
+    found = _Read((*order.shape[:2], min(settings.shown, order.shape[2])), scores.shape[2])
+    with progress(total=len(order), label="read", unit="queries") as bar:
+        for part, _, turned in whole_gradients(model, factors, asked.queries, settings):
+            rows = np.unique(order[part][known[part]])
+            again = pairwise(model, factors.matrices, turned, training.tokens.rows(rows),
+                             batch_tokens=settings.batch_tokens, show=False).sum(2)
+            place = np.searchsorted(rows, np.maximum(order[part], 0))
+            scored = np.where(known[part][..., None], again[np.arange(len(part))[:, None, None], place], np.nan)
+            ahead = np.where(known[part], scored.sum(-1) * np.array([-1, 1])[:, None], np.inf)
+            first = np.argsort(ahead, axis=-1, kind="stable")[..., :settings.shown]
+            exact[part] = scored
+            found.read(model, factors, turned, training, part, np.take_along_axis(order[part], first, -1),
+                       np.take_along_axis(scored, first[..., None], -2), settings)
+            bar.update(len(part))
+    rough = np.where(known, scores[np.arange(len(order))[:, None, None], np.maximum(order, 0)].sum(-1), np.nan)
     agreement = np.corrcoef(rough[known], exact.sum(-1)[known])[0, 1] if known.sum() > 2 else np.nan
-    ahead = np.where(known, exact.sum(-1) * np.array([-1, 1])[:, None], np.inf)
-    sorting = np.argsort(ahead, axis=-1, kind="stable")[..., :settings.shown]
-    order, exact = np.take_along_axis(order, sorting, -1), np.take_along_axis(exact, sorting[..., None], -2)
-    found = _tokens_of(model, factors, asked, training, order, settings)
     return xr.Dataset(
-        {name: (("query", "side", "rank"), values) for name, values in {"row": order, **found}.items()}
-        | {"score": (("query", "side", "rank"), exact.sum(-1)),
-           "by_layer": (("query", "side", "rank", "layer"), exact), "agreement": float(agreement)},
+        {name: (("query", "side", "rank"), values) for name, values in found.arrays().items()}
+        | {"score": (("query", "side", "rank"), found.by_layer.sum(-1)),
+           "by_layer": (("query", "side", "rank", "layer"), found.by_layer), "agreement": float(agreement)},
         coords={"side": list(SIDES)})
 
 
@@ -161,28 +204,41 @@ def extremes(scores: Float[np.ndarray, "Q n L"], count: int) -> Int[np.ndarray, 
     return out
 
 
-def _tokens_of(
-    model: Model, factors: Factors, asked: Asked, training: Training, order: Int[np.ndarray, "Q 2 r"],
-    settings: InfluenceSettings,
-) -> dict[str, np.ndarray]:
-    """Text, language and influence by token of the chosen sequences."""
-    rows = np.unique(order[order >= 0])
-    tokens = training.tokens.rows(rows)
-    each = by_token(model, factors.matrices, asked.gradients, tokens, batch_tokens=settings.batch_tokens)
-    written = [pieces(model.tokenizer, ids.tolist(), spaced=True) for ids in tokens.ids]
-    blank: dict[str, Any] = {"text": "", "language": "", "pieces": "[]", "weights": "[]"}
-    found = {name: np.full(order.shape, value, object) for name, value in blank.items()}
-    found["spurious"] = np.zeros(order.shape, bool)
-    for at in np.argwhere(order >= 0):
-        query, place = int(at[0]), tuple(at)
-        number = int(np.searchsorted(rows, order[place]))
-        values = each[number][query]
-        found["text"][place] = _clean(training.corpus.texts[order[place]])
-        found["language"][place] = str(training.languages[order[place]])
-        found["pieces"][place] = json.dumps([_clean(piece) for piece in written[number]])
-        found["weights"][place] = json.dumps([float(f"{value:.4g}") for value in values])
-        found["spurious"][place] = bool(spurious(values))
-    return {name: values.astype(str) if values.dtype == object else values for name, values in found.items()}
+class _Read:
+    """Sequences to be read, of all queries: rows, texts, and the influence that arises at each token."""
+
+    def __init__(self, shape: tuple[int, ...], layers: int) -> None:
+        self.row = np.full(shape, -1)
+        self.by_layer = np.full((*shape, layers), np.nan)
+        self.spurious = np.zeros(shape, bool)
+        blank = {"text": "", "language": "", "pieces": "[]", "weights": "[]"}
+        self.texts = {name: np.full(shape, value, object) for name, value in blank.items()}
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """By name, as netCDF holds them."""
+        return {"row": self.row, "spurious": self.spurious} | {
+            name: values.astype(str) for name, values in self.texts.items()}
+
+    def read(
+        self, model: Model, factors: Factors, turned: Mapping[str, np.ndarray], training: Training,
+        part: Int[np.ndarray, "q"], order: Int[np.ndarray, "q 2 r"], by_layer: Float[np.ndarray, "q 2 r L"],
+        settings: InfluenceSettings,
+    ) -> None:
+        """The chosen sequences of some queries."""
+        self.row[part], self.by_layer[part] = order, by_layer
+        rows = np.unique(order[order >= 0])
+        tokens = training.tokens.rows(rows)
+        each = by_token(model, factors.matrices, turned, tokens, batch_tokens=settings.batch_tokens, show=False)
+        written = [pieces(model.tokenizer, ids.tolist(), spaced=True) for ids in tokens.ids]
+        for at in np.argwhere(order >= 0):
+            chosen = order[tuple(at)]
+            number = int(np.searchsorted(rows, chosen))
+            values, place = each[number][at[0]], (part[at[0]], *at[1:])
+            self.texts["text"][place] = _clean(training.corpus.texts[chosen])
+            self.texts["language"][place] = str(training.languages[chosen])
+            self.texts["pieces"][place] = json.dumps([_clean(piece) for piece in written[number]])
+            self.texts["weights"][place] = json.dumps([float(f"{value:.4g}") for value in values])
+            self.spurious[place] = bool(spurious(values))
 
 
 def _clean(text: str) -> str:
