@@ -9,8 +9,6 @@ from pathlib import Path
 import pytest
 from test_bad_input import EACH
 
-from experiments.real_dialogue import commands
-
 ROOT = Path(__file__).parents[2]
 TINY = ["--kinds=lstm", "--languages=swh", "--pretrain_steps=2", "--source_updates=2", "--updates=2",
         "--evaluations=1", "--seeds=1", "--controls=", "--replies=2", "--conversations=1", "--turns=1",
@@ -60,12 +58,3 @@ def test_a_small_run_and_a_conversation_by_pipe(tmp_path):
         assert (tmp_path / name).stat().st_size > 0
     talks = [run("--chat", given=text).stdout.splitlines() for text in ("habari\nwapi\n", "habari\n\n/new\nhabari\n")]
     assert [len(said) for said in talks] == [2, 2] and talks[0][0] == talks[1][0]
-
-
-def test_the_commands_of_the_real_run_are_flags(tmp_path):
-    """Every command names data and workdirs; the second one of a pair takes the decoder that the first one makes."""
-    made = commands(Path("D"), Path("W"), ["hau", "yor"], 8, 4, 1, 0)
-    assert [line[0] for line in made] == ["experiments.pretrain", "experiments.dialogue"] * 2
-    for pretraining, fine_tuning in (made[:2], made[2:]):
-        workdir = next(flag for flag in pretraining if flag.startswith("--workdir=")).split("=")[1]
-        assert f"--decoder={workdir}" in fine_tuning and "--revision=8" in fine_tuning

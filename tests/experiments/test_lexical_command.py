@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from experiments.real_lexical import commands
 from xlingjax.analyses.results import open_result
 
 ROOT = Path(__file__).parents[2]
@@ -67,8 +66,3 @@ def test_a_tiny_run_leaves_all_its_files(tmp_path):
     tree = open_result(tmp_path / "result.nc")
     assert {"scores", "losses", "training", "text", "costs", "experts"} <= set(tree.children)
     assert (tmp_path / "scores.csv").read_text().startswith("system,language,")
-
-
-def test_real_text_is_one_printed_command():
-    ((name, *flags),) = commands(Path("D"), Path("W"), ["deu", "spa", "tur"], 2)
-    assert name == "experiments.lexical_transfer" and "--languages=deu,spa,tur" in flags and "--seeds=2" in flags

@@ -114,7 +114,7 @@ def split(model: Model, name: str = "", *, positions: bool = False) -> tuple[Bod
     >>> config = TransformerConfig(vocab_size=2, layers=2, width=8, heads=2, mlp_width=32)
     >>> body, bank = split(Model(init_params(config, jax.random.key(0)), config, tokenizer))
     >>> bank.vocabulary, dict(body.specials), sorted(body.params)
-    (2, {'<s>': 0}, ['embed', 'layers', 'norm', 'specials'])
+    (2, {'<s>': 0}, ['layers', 'norm', 'specials'])
     """
     specials = special_ids(model.tokenizer, f"model {model.name!r}")
     ids = np.array(list(specials.values()), np.int32)

@@ -54,7 +54,7 @@ def datamodelling_scores(done: Retrained, scores: Float[np.ndarray, "q n"]) -> F
     """Spearman's correlation of each query over subsets, of summed influence with minus the mean loss.
 
     >>> kept = np.array([[True, False], [False, True]])
-    >>> datamodelling_scores(Retrained(kept, np.array([[[1.0]], [[2.0]]])), np.array([[5.0, 3.0]])).tolist()
+    >>> datamodelling_scores(Retrained(kept, np.array([[[1.0]], [[2.0]]])), np.array([[5.0, 3.0]])).round(6).tolist()
     [1.0]
     """
     foretold, after = done.kept @ scores.T, -done.losses.mean(1)
