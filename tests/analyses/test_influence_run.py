@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 import tiny_trace
+import xarray as xr
 
 from xlingjax.analyses.influence import InfluenceSettings, Queries, halved, read_queries, run, trace_influence
 from xlingjax.analyses.influence import scanning as scanned
@@ -131,6 +132,23 @@ class TestTranslations:
         auc[:, 0, 1] = auc[:, 1, 0] = 0.9
         found = translations(Ranks(auc, 0), sentences, ["eng", "spa"], SETTINGS)
         assert found["mean"].sel(measure="influence").values.round(6).tolist() == [0.9, 0.5]
+
+
+class TestClaims:
+    @pytest.mark.parametrize("steps, last, crosses", [
+        ((0, 8), 0.8, [False, True]), ((0, 8), 0.65, [False, False]), ((4, 8), 0.65, [True, True])])
+    def test_what_an_untrained_model_ranks_high_is_no_knowledge(self, steps, last, crosses) -> None:
+        """Both checkpoints stand above the null; only what training has added counts, where that can be told."""
+        sentences, found = chosen(probe(("eng", "spa")), 24), []
+        for height in (0.65, last):
+            auc = np.random.default_rng(0).uniform(0.45, 0.55, (len(MEASURES), 2, 2, 24, 24))
+            auc[..., np.arange(24), np.arange(24)] = height + np.random.default_rng(1).uniform(-0.05, 0.05, 24)
+            found.append(translations(Ranks(auc, 0), sentences, ["eng", "spa"], SETTINGS))
+        both = xr.concat(found, "checkpoint").assign_coords(
+            checkpoint=["a", "b"], step=("checkpoint", list(steps)), tokens_seen=("checkpoint", [np.nan, np.nan]))
+        said, _ = run.claims(both)
+        assert said["above"].all() and said["crosses"].values.tolist() == crosses
+        assert np.isnan(said["gain"]).all() == (steps[0] != 0)
 
 
 class TestScan:

@@ -154,7 +154,8 @@ def translations(
 
     `auc` [measure, source, target] with `low` and `high` (documents drawn anew), `null` and `p` (share of draws that
     reach it); and over pairs of different languages, of `pairs` "trained" (training texts have both) and "untrained",
-    `mean`, `mean_low`, `mean_high`, `mean_null`, `mean_p` [measure, pairs], `draws` [measure, pairs, draw]. Under the
+    `mean`, `mean_low`, `mean_high`, `mean_null`, `mean_p` [measure, pairs], `draws` [measure, pairs, draw], and `boots`
+    [measure, pairs, boot], the means over documents drawn anew, the same ones at every checkpoint. Under the
     null another sentence takes the translation's place, the same one in all languages, whole documents together.
 
     Args:
@@ -174,14 +175,14 @@ def translations(
     classes = {"trained": apart & known & known[:, None], "untrained": apart & ~(known & known[:, None])}
     over = lambda values: np.stack([values[:, chosen].mean(1) if chosen.any() else np.full_like(values[:, 0, 0], np.nan)
                                     for chosen in classes.values()], 1)
-    mean, draws = over(observed), over(null)
-    mean_low, mean_high = np.quantile(over(boots), (0.025, 0.975), axis=-1)
+    mean, draws, drawn = over(observed), over(null), over(boots)
+    mean_low, mean_high = np.quantile(drawn, (0.025, 0.975), axis=-1)
     pair, both = ("measure", "source", "target"), ("measure", "pairs")
     return xr.Dataset(
         {"auc": (pair, observed), "low": (pair, low), "high": (pair, high), "null": (pair, null.mean(-1)),
          "p": (pair, _reached(observed, null)), "mean": (both, mean), "mean_low": (both, mean_low),
          "mean_high": (both, mean_high), "mean_null": (both, draws.mean(-1)), "mean_p": (both, _reached(mean, draws)),
-         "draws": ((*both, "draw"), draws), "emptied": ranks.emptied},
+         "draws": ((*both, "draw"), draws), "boots": ((*both, "boot"), drawn), "emptied": ranks.emptied},
         coords={"measure": list(MEASURES), "source": list(languages), "target": list(languages),
                 "pairs": list(classes)},
         attrs={"sentences": m, "documents": len(np.unique(blocks)), "distractors": settings.distractors,

@@ -197,11 +197,15 @@ def _languages(
 
 
 def claims(translations: xr.Dataset) -> tuple[xr.Dataset, xr.Dataset]:
-    """Whether translations stand higher than other sentences, by a rule that was fixed beforehand.
+    """Whether translations stand higher than other sentences, and higher than an untrained model ranks them.
 
-    The mean over pairs of different languages that were trained on exceeds a band that the null leaves anywhere, over
-    all checkpoints and for each measure apart, with probability 0.05; and it crosses languages only where it does so
-    without anchors too. `pairs`: at the last checkpoint, p of each pair by Holm's method over pairs.
+    `above`: the mean over pairs of different languages that were trained on exceeds a band that the null leaves
+    anywhere, over all checkpoints and for each measure apart, with probability 0.05. `crosses`: it does so normalised
+    and without anchors, and without anchors exceeds the untrained checkpoint (step 0), where there is one: punctuation
+    and tokens without meaning rank translations before anything is learned. `gain`, `gain_low`, `gain_high` [measure,
+    checkpoint]: the change against it on the same documents drawn anew, NaN without one.
+
+    The second dataset, `q`: at the last checkpoint, p of each pair by Holm's method over pairs.
     """
     trained = translations.sel(pairs="trained", drop=True)
     bands = []
@@ -212,8 +216,10 @@ def claims(translations: xr.Dataset) -> tuple[xr.Dataset, xr.Dataset]:
     found = xr.Dataset({"band": (dims, [band.upper for band in bands]), "p": (dims, [band.p for band in bands])},
                        coords={"measure": translations["measure"], "checkpoint": translations["checkpoint"]})
     found["above"] = (found["p"] <= LEVEL) & (trained["mean"] > trained["mean_null"])
-    found["crosses"] = (found["above"].sel(measure="normalised", drop=True)
-                        & found["above"].sel(measure="without anchors", drop=True))
+    found = found.assign(_gains(trained))
+    bare = found.sel(measure="without anchors", drop=True)
+    learned = (bare["gain_low"] > 0) | bool(np.isnan(bare["gain"]).all())
+    found["crosses"] = found["above"].sel(measure="normalised", drop=True) & bare["above"] & learned
     last = translations.isel(checkpoint=-1)
     apart = ~np.eye(last.sizes["source"], dtype=bool)
     adjusted = np.full(last["p"].transpose("measure", "source", "target").shape, np.nan)
@@ -222,6 +228,19 @@ def claims(translations: xr.Dataset) -> tuple[xr.Dataset, xr.Dataset]:
     pairs = xr.Dataset({"q": (("measure", "source", "target"), adjusted)},
                        coords={name: last[name] for name in ("measure", "source", "target")})
     return found, pairs
+
+
+def _gains(trained: xr.Dataset) -> dict[str, xr.DataArray]:
+    """Means minus those of the untrained checkpoint, with intervals over the same documents."""
+    untrained = np.flatnonzero(trained["step"].values == 0)
+    if not len(untrained):
+        blank = xr.full_like(trained["mean"], np.nan)
+        return {"gain": blank, "gain_low": blank, "gain_high": blank}
+    before = trained[["mean", "boots"]].isel(checkpoint=int(untrained[0]), drop=True)
+    before = before.drop_vars(["step", "tokens_seen"], errors="ignore")
+    drawn = trained["boots"] - before["boots"]
+    low, high = (drawn.quantile(share, "boot").drop_vars("quantile") for share in (0.025, 0.975))
+    return {"gain": trained["mean"] - before["mean"], "gain_low": low, "gain_high": high}
 
 
 def line(made: Mapping[str, xr.Dataset]) -> str:

@@ -8,7 +8,7 @@ def summary(tree: xr.DataTree) -> list[str]:
     """The sentences at the head of the page, of the last checkpoint.
 
     That influence crosses languages is said where `claims.crosses` holds: normalised and without anchors, the mean over
-    pairs of trained languages leaves the band of its null.
+    pairs of trained languages leaves the band of its null, and without anchors it exceeds the untrained checkpoint's.
     """
     of = lambda name: tree.children[name].to_dataset(inherit=False).isel(checkpoint=-1)
     found, said = of("translations"), of("claims")
@@ -18,7 +18,7 @@ def summary(tree: xr.DataTree) -> list[str]:
         f"Checkpoint {found['checkpoint'].item()}: influence {verdict}. A sentence's translation stands above other "
         f"sentences of its length in {mean('normalised')} of cases (AUC, mean over pairs of trained languages; 0.5 is "
         f"chance, the null gives {_null(found, 'normalised')}, p {_p(said, 'normalised')}), without the pieces that "
-        f"both share in {mean('without anchors')} (p {_p(said, 'without anchors')}).",
+        f"both share in {mean('without anchors')} (p {_p(said, 'without anchors')}{_gain(said)}).",
         f"A look-up of shared tokens alone gives {mean('shared tokens')}."]
     if not np.isnan(float(found["mean"].sel(measure="normalised", pairs="untrained"))):
         out.append(f"Pairs with a language that training has not seen: {mean('normalised', 'untrained')}, without "
@@ -39,6 +39,14 @@ def summary(tree: xr.DataTree) -> list[str]:
                f"{float(hits['agreement']):.3f}.")
     out.append("One pre-training run: intervals are over documents and say nothing of other runs.")
     return out
+
+
+def _gain(said: xr.Dataset) -> str:
+    one = said.sel(measure="without anchors")
+    if np.isnan(float(one["gain"])):
+        return "; no untrained checkpoint stands beside it"
+    return (f"; {float(one['gain']):+.2f} [{float(one['gain_low']):+.2f}, {float(one['gain_high']):+.2f}] against the "
+            "untrained model")
 
 
 def _interval(found: xr.Dataset, name: str, pairs: str) -> str:
