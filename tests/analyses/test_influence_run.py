@@ -179,6 +179,21 @@ class TestScan:
         wanted = sum((own[m.name] * factors.precondition(own)[m.name]).sum((1, 2, 3)) for m in factors.matrices)
         np.testing.assert_allclose(asked.own, wanted, rtol=1e-4)
 
+    def test_queries_by_parts_are_queries_at_once(self, monkeypatch) -> None:
+        model = decoder()
+        training = read_training(model, texts(), 64)
+        factors, queries = fit_factors(model, training.tokens), halved(texts(), [3, 30, 8, 21])
+        for rank in (0, 4):
+            wanted = ask(model, factors, queries, SETTINGS, None, rank)
+            monkeypatch.setattr(scanned, "AT_ONCE", 1)
+            found = ask(model, factors, queries, dataclasses.replace(SETTINGS, batch_tokens=32), None, rank)
+            monkeypatch.undo()
+            np.testing.assert_allclose(found.own, wanted.own, rtol=1e-4)
+            for name, one in wanted.gradients.items():
+                of = lambda part, rank=rank: part.tall @ part.wide if rank else part
+                np.testing.assert_allclose(
+                    of(found.gradients[name]), of(one), rtol=0, atol=1e-3 * np.abs(of(one)).max())
+
     @pytest.mark.slow
     def test_candidates_by_tokens_and_by_stored_gradients(self, tmp_path) -> None:
         model = decoder()

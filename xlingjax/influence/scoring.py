@@ -6,12 +6,12 @@ Positive: the sequence made the completion likelier. It is a sum over layers, ma
 had alone.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from xlingjax.corpora.batching import Batch
 from xlingjax.corpora.tokenising import Tokens
@@ -65,17 +65,32 @@ def sequence_gradients(
     Raises:
         InputError: a sequence scores nothing.
     """
+    found = {m.name: np.zeros((len(tokens), model.config.layers, m.rows, m.outputs), np.float32) for m in chosen}
+    for rows, made in gradients_by_parts(model, chosen, tokens, scored, len(tokens), batch_tokens=batch_tokens):
+        for name, one in made.items():
+            found[name][rows] = one
+    return found
+
+
+def gradients_by_parts(
+    model: Model, chosen: Sequence[Matrix], tokens: Tokens, scored: Scored | None, several: int, *,
+    batch_tokens: int = 4096,
+) -> Iterator[tuple[Int[np.ndarray, "n"], Gradients]]:
+    """`sequence_gradients` of about `several` sequences at a time, and which they are; shapes stay those of all."""
     _check(tokens, scored)
     layers = model.config.layers
-    found = {m.name: np.zeros((len(tokens), layers, m.rows, m.outputs), np.float32) for m in chosen}
-    for batch in batches_of(model, tokens, scored, batch_tokens):
-        sums = over_layers(model, {m.name: {
-            "gradients": np.zeros((layers, len(batch.rows), m.rows, m.outputs))} for m in chosen})
-        made = measure(model, tuple((m, "gradients") for m in chosen), "true", sums, batch)
-        real = batch.rows >= 0
-        for m in chosen:
-            found[m.name][batch.rows[real]] = np.moveaxis(made[m.name]["gradients"], 1, 0)[real]
-    return found
+    for group in grouped(batches_of(model, tokens, scored, batch_tokens), several):
+        rows: list[np.ndarray] = []
+        found: dict[str, list[np.ndarray]] = {m.name: [] for m in chosen}
+        for batch in group:
+            sums = over_layers(model, {m.name: {
+                "gradients": np.zeros((layers, len(batch.rows), m.rows, m.outputs))} for m in chosen})
+            made = measure(model, tuple((m, "gradients") for m in chosen), "true", sums, batch)
+            real = batch.rows >= 0
+            rows.append(batch.rows[real])
+            for m in chosen:
+                found[m.name].append(np.moveaxis(made[m.name]["gradients"], 1, 0)[real])
+        yield np.concatenate(rows), {name: np.concatenate(parts) for name, parts in found.items()}
 
 
 def pairwise(

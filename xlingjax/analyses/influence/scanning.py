@@ -17,7 +17,7 @@ from xlingjax.errors import InputError
 from xlingjax.influence.candidates import shared_tokens, spurious
 from xlingjax.influence.factors import Factors
 from xlingjax.influence.kept import kept
-from xlingjax.influence.scoring import LowRank, by_token, low_rank, pairwise, sequence_gradients
+from xlingjax.influence.scoring import LowRank, by_token, gradients_by_parts, low_rank, pairwise
 from xlingjax.influence.store import store_gradients
 from xlingjax.models import Model
 from xlingjax.progress import progress
@@ -79,7 +79,8 @@ def ask(
     """
     def make() -> dict[str, np.ndarray]:
         parts: dict[str, list[np.ndarray]] = {}
-        for _, plain, turned in whole_gradients(model, factors, queries, settings):
+        order = []
+        for rows, plain, turned in whole_gradients(model, factors, queries, settings):
             own = sum(np.einsum("qlio,qlio->q", plain[name], one) for name, one in turned.items())
             found = {"own": np.asarray(own)}
             if rank:
@@ -89,7 +90,9 @@ def ask(
                 found |= turned
             for name, one in found.items():
                 parts.setdefault(name, []).append(one.astype(np.float32))
-        return {name: np.concatenate(several) for name, several in parts.items()}
+            order.append(rows)
+        back = np.argsort(np.concatenate(order))
+        return {name: np.concatenate(several)[back] for name, several in parts.items()}
 
     found = kept(path, make)
     of = lambda name: LowRank(found[f"{name} tall"], found[f"{name} wide"]) if rank else found[name]
@@ -107,10 +110,8 @@ def whole_gradients(
     """Queries in parts that fit into `AT_ONCE` bytes: which they are, their gradients, these through the inverse."""
     tokens, scored = queries.tokens(model, settings.length)
     several = max(1, AT_ONCE // whole_bytes(factors))
-    for start in range(0, len(queries), several):
-        rows = np.arange(start, min(start + several, len(queries)))
-        plain = sequence_gradients(model, factors.matrices, tokens.rows(rows), [scored[row] for row in rows],
-                                   batch_tokens=settings.batch_tokens)
+    for rows, plain in gradients_by_parts(
+            model, factors.matrices, tokens, scored, several, batch_tokens=settings.batch_tokens):
         yield rows, plain, factors.precondition(plain)
 
 
@@ -142,8 +143,10 @@ def candidates(
         store = store_gradients(
             model, factors, training.tokens, folder / "gradients", components=settings.components, block=settings.block,
             batch_tokens=settings.batch_tokens)
-        found = np.concatenate([store.nearest(plain, settings.candidates)[0] for _, plain, _ in whole_gradients(
-            model, factors, asked.queries, settings)])
+        most = min(settings.candidates, len(training.tokens))
+        found = np.empty((len(asked.queries), most), int)
+        for rows, plain, _ in whole_gradients(model, factors, asked.queries, settings):
+            found[rows] = store.nearest(plain, most)[0]
     else:
         tokens, _ = asked.queries.tokens(model, settings.length)
         found, _ = shared_tokens(tokens, training.tokens, model.config.vocab_size, settings.candidates)
