@@ -12,11 +12,11 @@ import transformers
 
 from xlingjax.analyses.minimal_pairs import (
     PairScores,
-    _losses,
     compare_pairs,
     pair_accuracy,
     pair_scores,
 )
+from xlingjax.analyses.reading import _losses
 from xlingjax.corpora import MinimalPairs, mini_world, mini_world_pairs
 from xlingjax.errors import InputError
 from xlingjax.models import Edit, load_model, unembed

@@ -7,23 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from test_bad_input import EACH
 
 from xlingjax.analyses.results import open_result
 
 ROOT = Path(__file__).parents[2]
-EACH = """
-import contextlib, io, json, sys
-from absl.testing import flagsaver
-from experiments.lexical_transfer import main, run
-for flags in json.loads(sys.argv[1]):
-    said, sys.argv[:] = io.StringIO(), ["lexical_transfer", *flags]
-    with flagsaver.flagsaver(), contextlib.redirect_stderr(said):
-        try:
-            run(main)
-        except SystemExit as end:
-            status = end.code
-    print(json.dumps([status, said.getvalue()]))
-"""
 TINY = ["--sentences=160", "--languages=spa", "--layers=1", "--width=16", "--heads=2", "--vocabulary=360",
         "--length=24", "--rows=4", "--body_steps=2", "--bank_steps=2", "--task_steps=2", "--adapter_width=2",
         "--seeds=1", "--baselines=", "--nostarts"]
@@ -31,8 +19,8 @@ TINY = ["--sentences=160", "--languages=spa", "--layers=1", "--width=16", "--hea
 
 def each(runs: list[list[str]]) -> list[tuple[int, str]]:
     done = subprocess.run(
-        [sys.executable, "-c", EACH, json.dumps(runs)], cwd=ROOT, text=True, capture_output=True,
-        env=os.environ | {"PYTHONPATH": str(ROOT)})
+        [sys.executable, "-c", EACH.replace("NAME", "lexical_transfer"), json.dumps(runs)],
+        cwd=ROOT, text=True, capture_output=True, env=os.environ | {"PYTHONPATH": str(ROOT)})
     assert done.returncode == 0, done.stderr[-3000:]
     return [tuple(json.loads(line)) for line in done.stdout.splitlines() if line.startswith("[")]
 

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from test_bad_input import EACH
 
 from xlingjax.models import load_model
 
@@ -81,19 +82,6 @@ WRONG = [
     (["--temperature=2"], "temperature 2.0"),
     (["--family=xglm", "--objective=masked"], "objective 'masked' does not fit"),
 ]
-EACH = """
-import contextlib, io, json, sys
-from absl.testing import flagsaver
-from experiments.pretrain import main, run
-for flags in json.loads(sys.argv[1]):
-    said, sys.argv[:] = io.StringIO(), ["pretrain", *flags]
-    with flagsaver.flagsaver(), contextlib.redirect_stderr(said):
-        try:
-            run(main)
-        except SystemExit as end:
-            status = end.code
-    print(json.dumps([status, said.getvalue()]))
-"""
 
 
 def test_what_is_wrong_is_said_in_one_sentence(text, tmp_path):
@@ -102,7 +90,7 @@ def test_what_is_wrong_is_said_in_one_sentence(text, tmp_path):
         [f"--corpus={text}", *SMALL, *flags, f"--workdir={tmp_path / 'run'}"] for flags, _ in WRONG
     ]
     done = subprocess.run(
-        [sys.executable, "-c", EACH, json.dumps(cases)],
+        [sys.executable, "-c", EACH.replace("NAME", "pretrain"), json.dumps(cases)],
         cwd=ROOT,
         text=True,
         capture_output=True,

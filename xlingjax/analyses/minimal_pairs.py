@@ -6,28 +6,20 @@ tokens, and every token costs: beside the sums stands their mean over the tokens
 nothing but which form is more frequent would be right where the right form is: that is the unigram control.
 """
 
-import functools
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import jax
 import numpy as np
 import xarray as xr
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Float, Int
 
-from xlingjax import hosts
-from xlingjax.analyses.reading import longest
-from xlingjax.corpora.batching import make_batch, plan_batches
+from xlingjax.analyses.reading import chosen_losses, longest
 from xlingjax.corpora.minimal_pairs import MinimalPairs
 from xlingjax.corpora.tokenising import Tokens, tokenise
 from xlingjax.errors import InputError
 from xlingjax.models import Edit, Model
 from xlingjax.models.taps import Splice
 from xlingjax.responses.jobs import BATCH_TOKENS
-from xlingjax.sharding import batch_sharding, batch_shards
-from xlingjax.training.objectives import Objective, row_losses
-
-CAUSAL = Objective("causal")
 
 
 class PairScores(NamedTuple):
@@ -89,15 +81,9 @@ def pair_scores(
     wanted = tokens.rows(rows)
     counted = [np.arange(len(ids)) >= start for ids, start in zip(wanted.ids, np.tile(first, 2)[rows])]
     log_p, count = np.full(2 * len(pairs), np.nan), np.zeros(2 * len(pairs), int)
-    where = batch_sharding(model.params)
-    for plan in plan_batches(wanted.lengths, batch_tokens, batch_shards(model.params)) if len(rows) else ():
-        batch = make_batch(wanted, plan, counted)
-        losses, summed = hosts.to_host(_losses(
-            model.params, config, *hosts.to_devices((batch.tokens, batch.mask, batch.where), where),
-            dict(edits or {})))
-        real = batch.rows >= 0
-        log_p[rows[batch.rows[real]]] = -losses[real]
-        count[rows[batch.rows[real]]] = summed[real]
+    if len(rows):
+        losses, count[rows] = chosen_losses(model, wanted, counted, batch_tokens, edits)
+        log_p[rows] = -losses
     return PairScores(log_p.reshape(2, -1).T, count.reshape(2, -1).T)
 
 
@@ -115,14 +101,6 @@ def _first_difference(a: Int[np.ndarray, "t"], b: Int[np.ndarray, "u"]) -> int:
     """Index of the first token that differs."""
     length = min(len(a), len(b))
     return int(np.argmax(np.append(a[:length] != b[:length], True)))
-
-
-@functools.partial(jax.jit, static_argnames=("config",))
-def _losses(
-    params: Any, config: Any, tokens: Int[Array, "B T"], mask: Bool[Array, "B T"], counted: Bool[Array, "B T"],
-    edits: dict[str, Edit | Splice],
-) -> tuple[Float[Array, "B"], Int[Array, "B"]]:
-    return row_losses(params, config, CAUSAL, tokens, mask, jax.random.key(0), edits, counted)
 
 
 def right(difference: Float[np.ndarray, "n"]) -> Float[np.ndarray, "n"]:

@@ -12,6 +12,15 @@ from xlingjax.errors import InputError
 from xlingjax.files import write_whole
 
 
+def storable(text: str) -> str:
+    """Text that netCDF can hold: no half of a surrogate pair, no NUL.
+
+    >>> storable("a\\0b\\ud800")
+    'ab?'
+    """
+    return text.encode("utf-8", "replace").decode("utf-8").replace("\0", "")
+
+
 def write_tree(path: Path, groups: Mapping[str, xr.Dataset] | xr.DataTree) -> None:
     """Writes datasets as groups of one netCDF file; the file appears under its name when complete.
 

@@ -120,10 +120,20 @@ def measure(
 
 def over_layers(model: Model, arrays: Any) -> Any:
     """Arrays [L, ...] in float32 on the model's devices, their layers over its mesh where an axis divides them."""
-    mesh = mesh_of(model.params)
     arrays = jax.tree.map(lambda leaf: np.asarray(leaf, np.float32), arrays)
+    where = _by_layers(model)
+    return jax.tree.map(jnp.asarray, arrays) if where is None else hosts.to_devices(arrays, where)
+
+
+def layer_zeros(model: Model, *shape: int) -> Float[Array, "L *shape"]:
+    """Zeros of each layer, made where `over_layers` would put them: nothing is copied there."""
+    return jnp.zeros((model.config.layers, *shape), jnp.float32, device=_by_layers(model))
+
+
+def _by_layers(model: Model) -> NamedSharding | None:
+    mesh = mesh_of(model.params)
     if mesh is None:
-        return jax.tree.map(jnp.asarray, arrays)
+        return None
     layers = model.config.layers
     splits = [name for name in ("model", "fsdp") if mesh.shape.get(name, 1) > 1 and not layers % mesh.shape[name]]
-    return hosts.to_devices(arrays, NamedSharding(mesh, PartitionSpec(*splits[:1])))
+    return NamedSharding(mesh, PartitionSpec(*splits[:1]))

@@ -18,7 +18,7 @@ from xlingjax.corpora.tokenising import Tokens
 from xlingjax.errors import InputError
 from xlingjax.influence.factors import Factors
 from xlingjax.influence.kept import kept
-from xlingjax.influence.losses import Scored, batches_of, measure, over_layers
+from xlingjax.influence.losses import Scored, batches_of, layer_zeros, measure, over_layers
 from xlingjax.influence.matrices import Matrix
 from xlingjax.kernels.kronecker import inverse_weight
 from xlingjax.models import Model
@@ -78,13 +78,11 @@ def gradients_by_parts(
 ) -> Iterator[tuple[Int[np.ndarray, "n"], Gradients]]:
     """`sequence_gradients` of about `several` sequences at a time, and which they are; shapes stay those of all."""
     _check(tokens, scored)
-    layers = model.config.layers
     for group in grouped(batches_of(model, tokens, scored, batch_tokens), several):
         rows: list[np.ndarray] = []
         found: dict[str, list[np.ndarray]] = {m.name: [] for m in chosen}
         for batch in group:
-            sums = over_layers(model, {m.name: {
-                "gradients": np.zeros((layers, len(batch.rows), m.rows, m.outputs))} for m in chosen})
+            sums = {m.name: {"gradients": layer_zeros(model, len(batch.rows), m.rows, m.outputs)} for m in chosen}
             made = measure(model, tuple((m, "gradients") for m in chosen), "true", sums, batch)
             real = batch.rows >= 0
             rows.append(batch.rows[real])
@@ -140,7 +138,7 @@ def self_influence(
     sums = over_layers(model, _own_inverse(factors, method, damping))
     out = np.zeros(len(tokens))
     for batch in batches_of(model, tokens, scored, batch_tokens):
-        zeros = over_layers(model, np.zeros((model.config.layers, len(batch.rows))))
+        zeros = layer_zeros(model, len(batch.rows))
         given = {name: one | {"products": zeros} for name, one in sums.items()}
         made = measure(model, tuple((m, "self products") for m in factors.matrices), "true", given, batch)
         real = batch.rows >= 0
@@ -174,8 +172,7 @@ def _scores(
     out = np.zeros((count, len(tokens), len(chosen), layers) if whole else (count, len(tokens), longest))
 
     def products(batch: Batch) -> np.ndarray:
-        size = (layers, count, *batch.tokens.shape[:1 if whole else 2])
-        zeros = over_layers(model, np.zeros(size))
+        zeros = layer_zeros(model, count, *batch.tokens.shape[:1 if whole else 2])
         made = measure(model, tuple((m, kind) for m in chosen), "true", {
             m.name: {**held[m.name], "products": zeros} for m in chosen}, batch)
         parts = np.stack([made[m.name]["products"] for m in chosen])  # [M, L, Q, B (, T)]

@@ -22,7 +22,7 @@ from xlingjax.errors import InputError
 from xlingjax.files import claim
 from xlingjax.influence.factors import Factors
 from xlingjax.influence.kept import kept
-from xlingjax.influence.losses import Scored, batches_of, measure, over_layers
+from xlingjax.influence.losses import Scored, batches_of, layer_zeros, measure, over_layers
 from xlingjax.influence.scoring import grouped
 from xlingjax.kernels.kronecker import inverse_weight
 from xlingjax.models import Model
@@ -112,7 +112,7 @@ def store_gradients(
 
 def _components(model: Model, store: GradientStore, batches: Sequence[Batch]) -> dict[str, np.ndarray]:
     """`rows` of the sequences, and their `components` [rows, W]."""
-    factors, layers = store.factors, model.config.layers
+    factors = store.factors
     held = {}
     for name, places in store.places.items():
         row, column = np.divmod(places, factors.squares[name].shape[2])
@@ -120,10 +120,9 @@ def _components(model: Model, store: GradientStore, batches: Sequence[Batch]) ->
             "left": factors.left[name], "right": factors.right[name], "row": row, "column": column})
     rows, found = [], []
     for batch in batches:
-        zeros = over_layers(model, {
-            name: np.zeros((layers, len(batch.rows), store.places[name].shape[1])) for name in held})
         made = measure(model, tuple((m, "components") for m in factors.matrices), "true", {
-            name: one | {"components": zeros[name]} for name, one in held.items()}, batch)
+            name: one | {"components": layer_zeros(model, len(batch.rows), store.places[name].shape[1])}
+            for name, one in held.items()}, batch)
         scaled = [np.moveaxis(made[name]["components"], 1, 0) * store.scale[name] for name in held]
         real = batch.rows >= 0
         rows.append(batch.rows[real])

@@ -23,7 +23,7 @@ from xlingjax.analyses.dialogue_transfer.settings import (
 )
 from xlingjax.analyses.dialogue_transfer.starts import NAMES, Start
 from xlingjax.analyses.dialogue_transfer.tuning import Trained, as_the_original, encoded, score, train
-from xlingjax.analyses.results import read_tree, write_tree
+from xlingjax.analyses.results import read_tree, storable, write_tree
 from xlingjax.corpora.corpus import Corpus
 from xlingjax.corpora.dialogues import Dialogues, windows
 from xlingjax.errors import InputError
@@ -163,7 +163,7 @@ class Transfer:
             chosen = data.only_scored(part.splits["test"], settings.replies, part.leaked["test"], settings.seed)
             replies = answers.answer_windows(start, chosen, settings) if len(chosen) else []
             went_on = answers.converse(start, part.splits["test"], settings)
-            text = lambda rows: np.array([_clean(row) for row in rows], str)
+            text = lambda rows: np.array([storable(row) for row in rows], str)
             write_tree(path, {"replies": xr.Dataset(
                 {"document": ("row", text(chosen.documents.tolist())),
                  "context": ("row", text("\n".join(context) for context in chosen.contexts)),
@@ -283,10 +283,6 @@ def _sharing(made: Transfer) -> dict[str, xr.Dataset]:
             out[f"sharing/{kind}"] = xr.concat(list(held.values()), "language", combine_attrs="override").assign_coords(
                 language=list(held))
     return out
-
-
-def _clean(text: str) -> str:
-    return text.encode("utf-8", "replace").decode("utf-8").replace("\0", "")
 
 
 def _count(params: Any) -> int:

@@ -1,17 +1,14 @@
 """The experiment: at each checkpoint factors are fitted, training sequences scored, and languages compared."""
 
 import dataclasses
-import functools
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import xarray as xr
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Float
 
 from xlingjax.analyses.checkpoints import join_checkpoints, over_checkpoints
 from xlingjax.analyses.influence.crossing import (
@@ -24,19 +21,16 @@ from xlingjax.analyses.influence.crossing import (
 from xlingjax.analyses.influence.queries import Queries, halved
 from xlingjax.analyses.influence.scanning import Asked, Training, ask, extremes, read_hits, read_training, scan
 from xlingjax.analyses.influence.settings import InfluenceSettings
-from xlingjax.analyses.reading import longest
+from xlingjax.analyses.reading import chosen_losses, longest
 from xlingjax.analyses.sources import Source
 from xlingjax.corpora.corpus import Corpus
 from xlingjax.errors import InputError
 from xlingjax.files import claim
 from xlingjax.influence.factors import fit_factors
-from xlingjax.influence.losses import batches_of
 from xlingjax.influence.planning import plan_influence
 from xlingjax.kernels.tails import power_law, top_share
 from xlingjax.kernels.traces import holm, simultaneous_band
 from xlingjax.models import Model
-from xlingjax.precision import full_precision
-from xlingjax.training.objectives import Objective, row_losses
 
 Say = Callable[[str], None]
 LEVEL = 0.05
@@ -163,21 +157,8 @@ def _queries(
 
 def _nats(model: Model, queries: Queries, settings: InfluenceSettings) -> Float[np.ndarray, "Q"]:
     """Of a token of each completion."""
-    tokens, scored = queries.tokens(model, settings.length)
-    out = np.zeros(len(queries))
-    for batch in batches_of(model, tokens, scored, settings.batch_tokens):
-        losses, counts = _losses(model.params, model.config, batch.tokens, batch.mask, batch.where)
-        real = batch.rows >= 0
-        out[batch.rows[real]] = (np.asarray(losses) / np.maximum(np.asarray(counts), 1))[real]
-    return out
-
-
-@functools.partial(jax.jit, static_argnums=(1,))
-@full_precision
-def _losses(
-    params: Any, config: Any, tokens: Int[Array, "B T"], mask: Bool[Array, "B T"], where: Bool[Array, "B T"],
-) -> tuple[Float[Array, "B"], Int[Array, "B"]]:
-    return row_losses(params, config, Objective(), jnp.asarray(tokens), mask, jax.random.key(0), None, where)
+    losses, counts = chosen_losses(model, *queries.tokens(model, settings.length), settings.batch_tokens)
+    return losses / counts
 
 
 def _languages(

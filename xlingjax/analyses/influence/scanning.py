@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Int
 
 from xlingjax.analyses.influence.queries import Queries
 from xlingjax.analyses.influence.settings import InfluenceSettings
+from xlingjax.analyses.results import storable
 from xlingjax.corpora.corpus import Corpus
 from xlingjax.corpora.tokenising import Tokens, pieces, tokenise
 from xlingjax.errors import InputError
@@ -237,13 +238,8 @@ class _Read:
             chosen = order[tuple(at)]
             number = int(np.searchsorted(rows, chosen))
             values, place = each[number][at[0]], (part[at[0]], *at[1:])
-            self.texts["text"][place] = _clean(training.corpus.texts[chosen])
+            self.texts["text"][place] = storable(training.corpus.texts[chosen])
             self.texts["language"][place] = str(training.languages[chosen])
-            self.texts["pieces"][place] = json.dumps([_clean(piece) for piece in written[number]])
+            self.texts["pieces"][place] = json.dumps([storable(piece) for piece in written[number]])
             self.texts["weights"][place] = json.dumps([float(f"{value:.4g}") for value in values])
             self.spurious[place] = bool(spurious(values))
-
-
-def _clean(text: str) -> str:
-    """Text that netCDF can hold: no half of a surrogate pair, no NUL."""
-    return text.encode("utf-8", "replace").decode("utf-8").replace("\0", "")

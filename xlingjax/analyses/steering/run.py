@@ -12,6 +12,7 @@ import xarray as xr
 
 from xlingjax.analyses.checkpoints import checkpoint_coordinates, over_checkpoints
 from xlingjax.analyses.reading import Matrix, longest
+from xlingjax.analyses.results import storable
 from xlingjax.analyses.sources import Source
 from xlingjax.analyses.steering import effects
 from xlingjax.analyses.steering.claims import LEVEL, claims
@@ -209,9 +210,8 @@ def _samples(
     names = [*judges.languages.names, UNDETERMINED]
     conditions = list(written)
     verdicts = [[names[i] for i in judged[name].verdict] for name in conditions]
-    clean = lambda text: text.encode("utf-8", "replace").decode("utf-8").replace("\0", "")
     return xr.Dataset(
-        {"text": (("condition", "row"), [[clean(text) for text in written[name].texts] for name in conditions]),
+        {"text": (("condition", "row"), [[storable(text) for text in written[name].texts] for name in conditions]),
          "verdict": (("condition", "row"), verdicts),
          "nats": (("condition", "row"), np.stack([judged[name].nats for name in conditions])),
          "called": (("condition", "row", "language"), np.stack([judged[name].called for name in conditions])),
