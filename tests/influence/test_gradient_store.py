@@ -13,7 +13,7 @@ from xlingjax.influence.store import store_gradients
 
 
 def fitted(name: str = "plain"):
-    model, tokens = model_of(CONFIGS[name]), sequences(11)
+    model, tokens = model_of(CONFIGS[name]), sequences(11, longest=14)  # batches of two lengths, out of order
     return model, tokens, fit_factors(model, tokens, FactorSettings())
 
 

@@ -49,9 +49,9 @@ def weight(layers, matrix):
     return jnp.concatenate([held["kernel"], held["bias"][:, None]], 1) if matrix.bias else held["kernel"]
 
 
-def sequences(count: int = 7, seed: int = 0) -> Tokens:
+def sequences(count: int = 7, seed: int = 0, longest: int = 8) -> Tokens:
     rng = np.random.default_rng(seed)
-    ids = tuple(rng.integers(0, 13, length).astype(np.int32) for length in rng.integers(3, 9, count))
+    ids = tuple(rng.integers(0, 13, length).astype(np.int32) for length in rng.integers(3, longest + 1, count))
     return Tokens(ids, tuple(np.zeros(len(one), bool) for one in ids))
 
 
