@@ -25,7 +25,7 @@ from xlingjax.analyses.influence.summary import summary
 from xlingjax.corpora import Corpus, mini_world
 from xlingjax.corpora.tokenising import tokenise
 from xlingjax.errors import InputError
-from xlingjax.influence import FactorSettings, fit_factors
+from xlingjax.influence import FactorSettings, fit_factors, pairwise, sequence_gradients
 from xlingjax.models import Model
 from xlingjax.report.influence_page import write_influence_report
 
@@ -159,8 +159,6 @@ class TestScan:
         factors = fit_factors(model, training.tokens)
         queries = halved(texts(), [3, 30])
         asked = ask(model, factors, queries, SETTINGS, None, 0)
-        from xlingjax.influence import pairwise, sequence_gradients
-
         whole = pairwise(model, factors.matrices, asked.gradients, training.tokens).sum((2, 3))
         scores = scanned.scan(model, factors, asked, training, dataclasses.replace(SETTINGS, rank=0), made[2] / "scan")
         np.testing.assert_allclose(scores.sum(-1), whole, rtol=0, atol=1e-4 * np.abs(whole).max())
@@ -185,13 +183,15 @@ class TestScan:
         factors = fit_factors(model, training.tokens)
         whole = mini_world("train", sentences=100, languages=("eng", "spa"))
         order = np.argsort(lengths(whole))
-        queries = halved(whole, order[[100, 10, 101, 11]])  # longer batches come first, so parts are out of order
+        queries = halved(whole, order[[20, 180, 21, 181]])  # longer batches come first, so parts are out of order
+        plain = sequence_gradients(model, factors.matrices, *queries.tokens(model, 64))
+        own = sum((plain[name] * one).sum((1, 2, 3)) for name, one in factors.precondition(plain).items())
         for rank in (0, 4):
             wanted = ask(model, factors, queries, SETTINGS, None, rank)
             monkeypatch.setattr(scanned, "AT_ONCE", 1)
             found = ask(model, factors, queries, dataclasses.replace(SETTINGS, batch_tokens=64), None, rank)
             monkeypatch.undo()
-            np.testing.assert_allclose(found.own, wanted.own, rtol=1e-4)
+            np.testing.assert_allclose(found.own, own, rtol=1e-3)
             for name, one in wanted.gradients.items():
                 of = lambda part, rank=rank: part.tall @ part.wide if rank else part
                 np.testing.assert_allclose(
