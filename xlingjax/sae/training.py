@@ -15,7 +15,6 @@ import numpy as np
 from jax.sharding import Mesh
 
 from xlingjax.errors import InputError
-from xlingjax.progress import progress
 from xlingjax.sae.coder import init_dictionary
 from xlingjax.sae.config import K_KINDS
 from xlingjax.sae.dictionary import Dictionary, save_dictionary
@@ -28,7 +27,7 @@ from xlingjax.sae.sparse import LEAST_SHARE
 from xlingjax.sae.stream import Stream
 from xlingjax.sae.updating import METRICS, first_state, resample, update
 from xlingjax.training.checkpoints import RunFolder
-from xlingjax.training.interruption import Interruption
+from xlingjax.training.stepping import take_steps
 
 _median = jax.jit(geometric_median)
 
@@ -197,32 +196,30 @@ class _Training:
                 for number, group in enumerate(self.groups):
                     group.state = state[str(number)]
             self.folder.forget_after(done)
-        done = done or 0
-        steps = self.settings.steps
-        with Interruption() as interruption, progress(
-            total=steps, initial=done, label="train", unit="steps", show=show is not None,
-        ) as bar:
-            running = None
-            for step in range(done + 1, steps + 1):
-                x, y = (place_batch(part, self.mesh) for part in self.stream.batch(step - 1))
-                metrics = self._step(step, x, y)
-                if running is not None:  # one behind: the device works on the next step meanwhile
-                    self._settle(*running)
-                running = (step, metrics)
-                reporting = step % self.settings.report_every == 0 or step == steps
-                stopping = bool(interruption.signal)
-                saving = step % self.settings.save_every == 0 or step == steps or stopping
-                if reporting or saving:
-                    self._settle(*running)
-                    running = None
-                if reporting:
-                    self._report(step, bar)
-                if saving and self.folder is not None:
-                    self.folder.save_state(step, self._states(), self.pending)
-                if stopping:
-                    interruption.leave(step)
-                bar.update()
+        take_steps(self, done or 0, self.settings.steps, label="train", show=show is not None)
         return self._finished(scale_in, scale_out)
+
+    def over(self) -> bool:
+        return False
+
+    def take(self, step: int) -> list[jax.Array]:
+        x, y = (place_batch(part, self.mesh) for part in self.stream.batch(step - 1))
+        return self._step(step, x, y)
+
+    def due(self, step: int) -> bool:
+        return self._reporting(step) or self._saving(step)
+
+    def _reporting(self, step: int) -> bool:
+        return step % self.settings.report_every == 0 or step == self.settings.steps
+
+    def _saving(self, step: int) -> bool:
+        return step % self.settings.save_every == 0 or step == self.settings.steps
+
+    def keep(self, step: int, stopping: bool) -> None:
+        if self._reporting(step):
+            self._report(step)
+        if self.folder is not None and (stopping or self._saving(step)):
+            self.folder.save_state(step, self._states(), self.pending)
 
     def _first(self, group: _Group, scale_in: np.ndarray, scale_out: np.ndarray, bias: np.ndarray) -> Any:
         """The state of a group before its first step, on the host; its runs' settings go to the device."""
@@ -264,10 +261,9 @@ class _Training:
             metrics.append(seen)
         return metrics
 
-    def _settle(self, step: int, metrics: list[jax.Array]) -> None:
-        """Waits for a step and stops where a run diverged."""
+    def settle(self, step: int, made: list[jax.Array]) -> str:
         rows: list[list[float]] = [[]] * len(self.specs)
-        for group, seen in zip(self.groups, metrics):
+        for group, seen in zip(self.groups, made):
             for member, row in zip(group.members, np.asarray(seen).tolist()):
                 rows[member] = row
         for number, row in enumerate(rows):
@@ -276,13 +272,14 @@ class _Training:
                     f"training of dictionary {number} diverged at step {step} (loss {row[0]}); lower its learning "
                     f"rate {self.specs[number].rate:g} or its sparsity, or warm up longer")
         self.pending.append(rows)
+        fvu, l0 = (math.fsum(row[METRICS.index(name)] for row in rows) / len(rows) for name in ("fvu", "l0"))
+        return f"fvu {fvu:.3f}, l0 {l0:.1f}"
 
-    def _report(self, step: int, bar: Any) -> None:
+    def _report(self, step: int) -> None:
         """Writes the mean metrics since the last line."""
         means = np.mean(np.array(self.pending, np.float64), axis=0)
         line: dict[str, Any] = {"step": step, "tokens": step * self.stream.batch_tokens}
         line |= {name: means[:, column].tolist() for column, name in enumerate(METRICS)}
-        bar.set_postfix_str(f"fvu {means[:, 1].mean():.3f}, l0 {means[:, 2].mean():.1f}", refresh=False)
         self.pending = []
         if self.folder is not None:
             self.folder.report(line)

@@ -16,10 +16,9 @@ from jaxtyping import Array, Key, PyTree
 from xlingjax.errors import InputError, require_least
 from xlingjax.models.weights import fingerprint_params
 from xlingjax.precision import full_precision
-from xlingjax.progress import progress
 from xlingjax.training.checkpoints import RunFolder
-from xlingjax.training.interruption import Interruption
 from xlingjax.training.optimiser import OptimiserSettings, make_optimiser, schedule
+from xlingjax.training.stepping import take_steps
 
 COMPUTE = ("float32", "bfloat16")
 Loss = Callable[[PyTree, PyTree, PyTree, Key[Array, ""]], tuple[Array, Array]]
@@ -207,44 +206,35 @@ class _Fit:
         self.folder.forget_after(done)
         if done is not None:
             state, (self.losses, self.best) = self.folder.load_state(jax.eval_shape(lambda: state))
-        done = done or 0
-        key = jax.random.key(settings.seed)
-        with Interruption() as interruption, progress(
-            total=settings.steps, initial=done, label="fit", unit="steps", show=None if show is None else True,
-        ) as bar:
-            running = None
-            for step in range(done + 1, settings.steps + 1):
-                if self._out_of_patience():
-                    break
-                batch = self.batches(step)
-                self._check(batch)
-                state, loss, norm = self.programs.step(state, self.frozen, batch, jax.random.fold_in(key, step))
-                if running is not None:  # one behind: batches are made while the device works
-                    self._settle(*running)
-                running = (step, loss, norm)
-                evaluating = self.evaluate is not None and (
-                    step == settings.steps or bool(settings.evaluate_every) and step % settings.evaluate_every == 0)
-                due = evaluating or step == settings.steps or step % settings.save_every == 0
-                stopping = bool(interruption.signal)
-                if due or stopping:
-                    self._settle(*running)
-                    running = None
-                if due:
-                    state = self._keep(step, state, evaluating)
-                elif stopping:
-                    self.folder.save_state(step, state, [self.losses, self.best])
-                if stopping:
-                    interruption.leave(step)
-                if self.losses:
-                    bar.set_postfix_str(f"loss {self.losses[-1]:.3f}", refresh=False)
-                bar.update()
+        self.state, self.key = state, jax.random.key(settings.seed)
+        take_steps(self, done or 0, settings.steps, label="fit", show=None if show is None else True)
         metrics = self.folder.metrics()
         if self.best:
-            return Fitted(state["best"], self.best[0], metrics)
-        return Fitted(state["params"], settings.steps, metrics)
+            return Fitted(self.state["best"], self.best[0], metrics)
+        return Fitted(self.state["params"], settings.steps, metrics)
 
-    def _out_of_patience(self) -> bool:
+    def over(self) -> bool:
         return bool(self.settings.patience and self.best and self.best[2] >= self.settings.patience)
+
+    def take(self, step: int) -> tuple[Array, Array]:
+        batch = self.batches(step)
+        self._check(batch)
+        self.state, loss, norm = self.programs.step(
+            self.state, self.frozen, batch, jax.random.fold_in(self.key, step))
+        return loss, norm
+
+    def due(self, step: int) -> bool:
+        return self._evaluating(step) or step == self.settings.steps or step % self.settings.save_every == 0
+
+    def _evaluating(self, step: int) -> bool:
+        every = self.settings.evaluate_every
+        return self.evaluate is not None and (step == self.settings.steps or bool(every) and step % every == 0)
+
+    def keep(self, step: int, stopping: bool) -> None:
+        if self.due(step):
+            self._write(step)
+        else:
+            self.folder.save_state(step, self.state, [self.losses, self.best])
 
     def _check(self, batch: PyTree) -> None:
         for leaf in jax.tree.leaves(batch):
@@ -252,21 +242,22 @@ class _Fit:
                 raise InputError(f"a batch of {leaf.shape[0]} rows cannot be cut into accumulate="
                                  f"{self.settings.accumulate} equal parts; give a number that divides it")
 
-    def _settle(self, step: int, loss: Array, norm: Array) -> None:
-        """Waits for a step and ends the fit where it diverged."""
-        value, self.norm = float(loss), float(norm)
+    def settle(self, step: int, made: tuple[Array, Array]) -> str:
+        value, self.norm = (float(one) for one in made)
         if not (math.isfinite(value) and math.isfinite(self.norm)):
             raise InputError(
                 f"training diverged at step {step} (loss {value}, gradient norm {self.norm}); lower the learning "
                 f"rate {self.settings.optimiser.learning_rate:g} or warm up longer, in another workdir")
         self.losses.append(value)
+        return f"loss {value:.3f}"
 
-    def _keep(self, step: int, state: dict, evaluating: bool) -> dict:
+    def _write(self, step: int) -> None:
         """Evaluates and writes what is due at a step, the state last."""
+        state = self.state
         line: dict[str, Any] = {
             "step": step, "loss": math.fsum(self.losses) / len(self.losses),
             "learning_rate": float(self.rate(step - 1)), "gradient_norm": self.norm}
-        if evaluating and self.evaluate is not None:
+        if self.evaluate is not None and self._evaluating(step):
             values = {name: float(value) for name, value in self.evaluate(state["params"]).items()}
             name, value = next(iter(values.items()))
             if not math.isfinite(value):
@@ -281,7 +272,6 @@ class _Fit:
         self.folder.report(line)
         self.losses = []
         self.folder.save_state(step, state, [self.losses, self.best])
-        return state
 
     def _plan(self, params: PyTree) -> str:
         def numbers(tree: PyTree) -> int:

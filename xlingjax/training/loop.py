@@ -21,16 +21,17 @@ from xlingjax.errors import InputError
 from xlingjax.models.config import TransformerConfig
 from xlingjax.models.model import Model
 from xlingjax.models.transformer import init_params
-from xlingjax.progress import progress
 from xlingjax.training.checkpoints import RunFolder
-from xlingjax.training.interruption import Interruption
 from xlingjax.training.languages import hold_out
 from xlingjax.training.objectives import Objective, row_losses
 from xlingjax.training.optimiser import OptimiserSettings, make_optimiser, schedule
 from xlingjax.training.plan import Plan
 from xlingjax.training.settings import Settings, checkpoint_steps
+from xlingjax.training.stepping import take_steps
 from xlingjax.training.streams import Held, Stream, held_rows, leave_out, token_texts
 from xlingjax.training.tokenizer import SPECIAL, train_tokenizer
+
+TIMED = 20  # steps whose median tells how long the rest will take
 
 
 @dataclasses.dataclass(frozen=True)
@@ -261,6 +262,8 @@ class _Run:
         )
         self.losses: list[float] = []  # of the steps since the last line of metrics
         self.norm = math.nan
+        self.begun = 0.0  # when the last step was taken
+        self.paces: list[float] = []
 
     def train(self, show: Callable[[str], None] | None) -> None:
         """Trains from the last saved step to the last one."""
@@ -273,53 +276,46 @@ class _Run:
             show(str(plan) + (f"\nresuming   after step {done:,}" if done is not None else ""))
         self.folder.forget_after(done)
         if done is None:
-            done, state = 0, self.programs.initial(jax.random.fold_in(self.key, 0))
-            self._keep(0, state)
+            done, self.state = 0, self.programs.initial(jax.random.fold_in(self.key, 0))
+            self._write(0)
         else:
-            state, self.losses = self.folder.load_state(self.programs.state_shape)
-        steps = self.settings.steps
-        with (
-            Interruption() as interruption,
-            progress(
-                total=steps, initial=done, label="train", unit="steps", show=show is not None
-            ) as bar,
-        ):
-            running = None
-            paces: list[float] = []
-            for step in range(done + 1, steps + 1):
-                started = time.perf_counter()
-                tokens, _ = self.stream.batch(step)
-                state, loss, norm = self.programs.step(
-                    state, tokens, jax.random.fold_in(self.key, step)
-                )
-                if running is not None:  # one behind: batches are made while the device works
-                    self._settle(*running)
-                running = (step, loss, norm)
-                due = step in self.kept or step % self.settings.save_every == 0
-                stopping = bool(interruption.signal)
-                if due or stopping:
-                    self._settle(*running)
-                    running = None
-                if due:
-                    self._keep(step, state)
-                elif stopping:
-                    self.folder.save_state(step, state, self.losses)
-                if stopping:
-                    interruption.leave(step)
-                if self.losses:
-                    bar.set_postfix_str(f"loss {self.losses[-1]:.3f}", refresh=False)
-                bar.update()
-                paces.append(time.perf_counter() - started)
-                if show is not None and len(paces) == 20 and step < steps:
-                    pace = float(np.median(paces))  # steps that write a checkpoint do not count
-                    show(f"time       {pace:.3f} s a step, {pace * (steps - step):.0f} s to go")
+            self.state, self.losses = self.folder.load_state(self.programs.state_shape)
+        self.show = show
+        take_steps(self, done, self.settings.steps, label="train", show=show is not None)
 
-    def _settle(self, step: int, loss: jax.Array, norm: jax.Array) -> None:
-        """Waits for a step and stops the run where it diverged."""
-        value, self.norm = float(loss), float(norm)
+    def over(self) -> bool:
+        return False
+
+    def take(self, step: int) -> tuple[jax.Array, jax.Array]:
+        self._tell_pace(step)
+        tokens, _ = self.stream.batch(step)
+        self.state, loss, norm = self.programs.step(self.state, tokens, jax.random.fold_in(self.key, step))
+        return loss, norm
+
+    def _tell_pace(self, step: int) -> None:
+        """Says once, after some steps, how long the rest will take."""
+        now = time.perf_counter()
+        self.paces += [now - self.begun] if self.begun else []
+        self.begun = now
+        if self.show is not None and len(self.paces) == TIMED:
+            pace = float(np.median(self.paces))  # steps that write a checkpoint do not count
+            self.show(f"time       {pace:.3f} s a step, {pace * (self.settings.steps - step + 1):.0f} s to go")
+
+    def due(self, step: int) -> bool:
+        return step in self.kept or step % self.settings.save_every == 0
+
+    def keep(self, step: int, stopping: bool) -> None:
+        if self.due(step):
+            self._write(step)
+        else:
+            self.folder.save_state(step, self.state, self.losses)
+
+    def settle(self, step: int, made: tuple[jax.Array, jax.Array]) -> str:
+        value, self.norm = (float(one) for one in made)
         if not (math.isfinite(value) and math.isfinite(self.norm)):
             self._diverged(step, f"loss {value}, gradient norm {self.norm}")
         self.losses.append(value)
+        return f"loss {value:.3f}"
 
     def _diverged(self, step: int, what: str) -> None:
         last = max(self.folder.checkpoints(), default=None)
@@ -331,8 +327,9 @@ class _Run:
             f"{self.folder.path / 'checkpoints'}"
         )
 
-    def _keep(self, step: int, state: dict) -> None:
+    def _write(self, step: int) -> None:
         """Writes what is due at a step, the state last."""
+        state = self.state
         line: dict[str, Any] = {"step": step, "tokens": step * self.settings.batch_tokens}
         if step:
             line |= {
