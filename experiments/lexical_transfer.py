@@ -11,6 +11,7 @@ embeddings and three floors. It asks whether the same neurons are experts of a c
     python -m experiments.lexical_transfer --corpus=text/a.tsv.xz --first=eng --languages=deu,spa,tur \\
         --topics=sib200.tsv.xz --vocabulary=8000 --layers=4 --width=128 --length=128 --workdir=runs/lexical_text
 
+With --questions=xquad in the place of --topics it answers questions on paragraphs (files in SQuAD's layout).
 Each step is kept in the workdir; the same command on the same --workdir goes on where it stopped.
 """
 
@@ -23,6 +24,7 @@ from absl import flags
 from experiments._main import run
 from xlingjax.analyses.lexical_transfer import LexicalSettings, TransferData, lexical_transfer
 from xlingjax.analyses.lexical_transfer.embedded import embedded
+from xlingjax.analyses.lexical_transfer.questions import read_questions
 from xlingjax.analyses.lexical_transfer.topics import read_topics
 from xlingjax.analyses.results import write_tree
 from xlingjax.errors import InputError
@@ -41,6 +43,8 @@ flags.DEFINE_string("first", "eng", "the language that the body is trained on")
 flags.DEFINE_list("languages", ["spa", "tur"], "the languages that it is to read")
 flags.DEFINE_string("topics", None, "SIB-200 table, the task on your own text: its train split in the first language, "
                     "its test split in all")
+flags.DEFINE_list("questions", [], "the task on your own text in the place of --topics: files or folders of "
+                  "xquad.<language>.json in SQuAD's layout")
 flags.DEFINE_float("dose", 0.0, "share of nouns that mini_world's languages have in common, 0 to 0.3")
 flags.DEFINE_integer("sentences", 6000, "of mini_world's running text in each language")
 flags.DEFINE_integer("layers", 2, "blocks of the body")
@@ -78,11 +82,14 @@ def read_data() -> TransferData:
     if not others:
         raise InputError(f"--languages={','.join(FLAGS.languages)} has none but --first={FLAGS.first}; name another")
     if FLAGS.corpus == ["mini_world"]:
-        if FLAGS.topics:
-            raise InputError("--topics needs --corpus, the running text to train on; mini_world has its own task")
+        if FLAGS.topics or FLAGS.questions:
+            raise InputError(f"--{'topics' if FLAGS.topics else 'questions'} needs --corpus, the running text to train "
+                             "on; mini_world has its own task")
         return embedded(FLAGS.first, others, FLAGS.dose, FLAGS.sentences, FLAGS.seed)
-    if FLAGS.topics is None:
-        raise InputError("--corpus needs --topics, the task: a SIB-200 table")
+    if (FLAGS.topics is None) == (not FLAGS.questions):
+        raise InputError("--corpus needs a task: --topics, a SIB-200 table, or --questions, such as XQuAD's files")
+    if FLAGS.questions:
+        return read_questions(FLAGS.corpus, FLAGS.questions, FLAGS.first, others, FLAGS.length)
     return read_topics(FLAGS.corpus, FLAGS.topics, FLAGS.first, others)
 
 

@@ -7,17 +7,23 @@ import jax
 import numpy as np
 import pytest
 import xarray as xr
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
 
 from xlingjax.analyses.lexical_transfer import LexicalSettings, TransferData, lexical_transfer
 from xlingjax.analyses.lexical_transfer import stages as stages_module
-from xlingjax.analyses.lexical_transfer.bag import bag_of_shared_pieces, shared_pieces
+from xlingjax.analyses.lexical_transfer.bag import bag_of_shared_pieces, near_shared_pieces, shared_pieces
 from xlingjax.analyses.lexical_transfer.data import clean, first_tokens, read_apart, read_languages
 from xlingjax.analyses.lexical_transfer.embedded import embedded
+from xlingjax.analyses.lexical_transfer.questions import read_questions
 from xlingjax.analyses.lexical_transfer.summary import table
 from xlingjax.analyses.lexical_transfer.systems import ROLES
+from xlingjax.corpora.world import mini_world
 from xlingjax.errors import InputError
 from xlingjax.models.loading import load_model
-from xlingjax.tasks.task import Example, select
+from xlingjax.report.lexical_page import write_lexical_report
+from xlingjax.tasks.spans import SpanAnswers
+from xlingjax.tasks.task import Answer, Example, select
 from xlingjax.training.shapes import small_config
 from xlingjax.transfer.banks import flatten, fresh_bank, join, load_banks
 
@@ -96,6 +102,66 @@ def test_broken_off_and_started_again_it_ends_the_same(data, tmp_path, monkeypat
     again = lexical_transfer(small, CONFIG, few, tmp_path / "broken")
     for part in ("scores", "losses", "training", "text"):
         xr.testing.assert_identical(again[part].dataset, whole[part].dataset)
+
+
+def asked(folder, languages=(("eng", "en"), ("spa", "es")), articles=10):
+    """Questions on four sentences each, in XQuAD's layout and under its names: the first word asks for the last."""
+    world = mini_world("probe", languages=[name for name, _ in languages])
+    for name, code in languages:
+        texts = world.language(name).texts
+        data = []
+        for a in range(articles):
+            paragraphs = []
+            for p in range(2):
+                sentences = texts[8 * a + 4 * p:8 * a + 4 * p + 4]
+                context = f"{a} {p}: " + " ".join(sentences)
+                last = sentences[0].split()[-1].strip(".?!")
+                paragraphs.append({"context": context, "qas": [{
+                    "id": f"{a}-{p}", "question": sentences[0].split()[0],
+                    "answers": [{"text": last, "answer_start": context.index(last)}]}]})
+            data.append({"paragraphs": paragraphs})
+        (folder / f"xquad.{code}.json").write_text(json.dumps({"data": data}))
+    return folder
+
+
+@pytest.mark.slow
+def test_questions_are_a_task_like_topics(tmp_path):
+    text = tmp_path / "text.tsv"
+    rows = mini_world("train", sentences=160, languages=["eng", "spa"])
+    text.write_text("text\tlang\n" + "".join(
+        f"{one}\t{name}\n" for one, name in zip(rows.texts, rows.languages.tolist(), strict=True)))
+    length = 48
+    data = read_questions([str(text)], [str(asked(tmp_path))], "eng", ["spa"], length)
+    assert {e.language for e in data.examples} == {"eng", "spa"} and data.task.longest_question == 12
+    few = dataclasses.replace(TINY, length=length, baselines=(), starts=False)
+    config = dataclasses.replace(small_config("xlm_roberta", 1, 16, 2, length), bare_first=True)
+    tree = lexical_transfer(data, config, few, tmp_path / "run")
+    scores = tree["scores"].dataset
+    assert tree.attrs["measure"] == "f1" and "experts" not in tree.children
+    assert set(scores["floor"].values) == {"untrained embeddings", "random body", "bag of shared pieces"}
+    assert ((scores["score"] >= 0) & (scores["score"] <= 1)).all() and 0 < float(scores["chance"][0]) < 0.5
+    page = write_lexical_report(tree, tmp_path).read_text()
+    assert "f1 of every system" in page
+
+
+class TestAnswersByStrings:
+    def tokenizer(self):
+        words = [*"<s> </s> who saw a b c d e f g h".split()]
+        made = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<s>"))
+        made.pre_tokenizer = pre_tokenizers.Whitespace()
+        return PreTrainedTokenizerFast(tokenizer_object=made, bos_token="<s>", eos_token="</s>")
+
+    @pytest.mark.parametrize("context, wanted", [
+        ("a b c saw d e f g h", "a b c"),  # as near on both sides: the earlier one
+        ("saw a b c d e f g h", "a b c"),
+        (" ".join("abcdefgh" * 2) + " saw a", "f g h"),  # beside the word, not ten before it; "a" comes later
+        ("saw who", ""),
+    ])
+    def test_the_answer_stands_beside_what_is_shared(self, context, wanted):
+        right = Answer(wanted or "saw", context.rindex(wanted or "saw"))
+        example = Example("q", ("who saw", context), "eng", "d", "test", answers=(right,))
+        found = near_shared_pieces(self.tokenizer(), [example], SpanAnswers())
+        assert found.tolist() == [float(bool(wanted))]
 
 
 @pytest.mark.slow

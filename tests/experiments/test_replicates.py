@@ -99,7 +99,7 @@ def test_doctests(name) -> None:
          [*["pretrain", "trace", "trace"] * 2, "replicates", "replicates"]),
         ("small_world", "Path('runs'), ['0', '1']",
          ["trace", "trace", "replicates", *["trace"] * 4]),
-        ("real_lexical", "Path('D'), Path('W'), ['deu', 'spa'], 2", ["lexical_transfer"]),
+        ("real_lexical", "Path('D'), Path('W'), ['deu', 'spa'], 2", ["lexical_transfer"] * 2),
         ("real_dialogue", "Path('D'), Path('W'), ['hau', 'yor'], 8, 4, 1, 0", ["pretrain", "dialogue"] * 2),
     ],
 )  # fmt: skip

@@ -50,7 +50,8 @@ def result(gain: float, experts: bool = True) -> xr.DataTree:
             {"condition": conditions, "language": names, "language_b": names, "k": [20], "layer": [0, 1],
              "concept": list("abcd")}, {"k": 20})
     tree = xr.DataTree.from_dict(parts)
-    tree.attrs = {"first": "eng", "task": "topic <of> it", "corpus": "c", "corpus_fingerprint": "f" * 64,
+    tree.attrs = {"first": "eng", "task": "topic <of> it", "measure": "accuracy",
+                  "corpus": "c", "corpus_fingerprint": "f" * 64,
                   "settings": "{}", "config": "{}", "xlingjax": "0"}
     return tree
 

@@ -12,7 +12,7 @@ from xlingjax.report.page import Section, Table, render, write
 def write_lexical_report(tree: xr.DataTree, folder: str | Path) -> Path:
     """Writes `report.html` and its figures as PNG; returns the page's path."""
     scores = _dataset(tree, "scores")
-    measure = "accuracy"
+    measure = tree.attrs["measure"]
     sections = [
         Section("Zero-shot scores", [figures.scores(scores, measure), _scores(tree)]),
         Section("Above the floors?", [_gains(scores)]),

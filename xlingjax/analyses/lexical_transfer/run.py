@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from xlingjax.analyses.lexical_transfer.bag import bag_of_shared_pieces, shared_pieces
+from xlingjax.analyses.lexical_transfer.bag import bag_of_shared_pieces, near_shared_pieces, shared_pieces
 from xlingjax.analyses.lexical_transfer.costs import step_costs
 from xlingjax.analyses.lexical_transfer.data import Cleaned, Language, TransferData, clean, read_languages
 from xlingjax.analyses.lexical_transfer.experts import shared_experts
@@ -21,6 +21,7 @@ from xlingjax.analyses.lexical_transfer.systems import BAG, RANDOM_BODY, ROLES, 
 from xlingjax.analyses.results import read_tree, write_tree
 from xlingjax.files import claim
 from xlingjax.models.config import TransformerConfig
+from xlingjax.tasks.spans import SpanAnswers
 from xlingjax.tasks.task import Encoded, select
 from xlingjax.transfer.banks import Banks, join, save_banks
 
@@ -67,11 +68,12 @@ def lexical_transfer(
         losses: list[xr.Dataset] = []
         trained: list[dict[str, float]] = []
         parts: dict[str, xr.Dataset] = {}
+        chance: dict[str, float] = {}
         for seed in range(settings.seeds):
             say(f"seed {seed + 1}/{settings.seeds}")
             stage = Stage(settings, seed, folder / f"seed{seed}", say)
             systems = build(data, cleaned, languages, config, stage)
-            for name, found in _score_all(systems, data, languages, encoded, stage, first).items():
+            for name, found in _score_all(systems, data, languages, encoded, stage, first, chance).items():
                 right.setdefault(name, []).append(found)  # those that stand beside the others have fewer seeds
             losses.append(_losses(systems, languages, settings))
             trained.append(stage.trained)
@@ -82,15 +84,12 @@ def lexical_transfer(
                     say("experts of concepts")
                     parts["experts"] = _experts(systems, data, settings)
         for other in data.others:
-            found = bag_of_shared_pieces(
-                (languages[data.first].tokenizer, languages[other].tokenizer),
-                select(data.examples, [data.first], "train"), select(data.examples, [other], "test"))
-            right[BAG, other] = [found] * settings.seeds
+            right[BAG, other] = [_by_strings(data, other, languages)] * settings.seeds
     tests = {name: select(data.examples, [name], "test") for name in data.others}
     every = range(settings.seeds)
     whole = {key: [found[seed] if seed < len(found) else np.full(len(found[0]), np.nan) for seed in every]
              for key, found in right.items()}
-    scores = table({key: np.stack(found) for key, found in whole.items()}, tests, ROLES, _chance(data), settings.draws)
+    scores = table({key: np.stack(found) for key, found in whole.items()}, tests, ROLES, chance, settings.draws)
     # One number a system: those of a pair of languages have a body each, whose mean this is.
     scores["first"] = ("system", [float(np.mean(first.get(str(name), [np.nan]))) for name in scores["system"].values])
     tree = xr.DataTree.from_dict({
@@ -100,7 +99,7 @@ def lexical_transfer(
             {"model": list(trained[0])}),
         "text": _text(data, cleaned, languages, encoded), **parts})
     tree.attrs = {
-        "first": data.first, "task": data.task.name, "corpus": data.texts.name,
+        "first": data.first, "task": data.task.name, "measure": data.task.measures[0], "corpus": data.texts.name,
         "corpus_fingerprint": data.texts.fingerprint, "settings": json.dumps(dataclasses.asdict(settings)),
         "config": json.dumps(config.to_dict()), "xlingjax": importlib.metadata.version("xlingjax")}
     return tree
@@ -118,8 +117,13 @@ def _encoded(
 def _score_all(
     systems: list[System], data: TransferData, languages: Mapping[str, Language],
     encoded: Mapping[str, Mapping[str, Encoded]], stage: Stage, first: dict[str, list[float]],
+    chance: dict[str, float],
 ) -> dict[tuple[str, str], np.ndarray]:
-    """Fine-tunes each body once a first bank and noise, and scores every system with its bank swapped in."""
+    """Fine-tunes each body once a first bank and noise, and scores every system with its bank swapped in.
+
+    `first` gets the scores in the first language by system, `chance` what the task's own baseline has by language.
+    """
+    measure = data.task.measures[0]
     tuned: dict[str, tuple] = {}
     found = {}
     for system in systems:
@@ -135,23 +139,25 @@ def _score_all(
             body, head = fine_tune(
                 stage, system.tuned, system.body, system.first, data.task, rows(data.first, "train"), system.noise)
             scores = score(body, system.first, head, data.task, rows(data.first, "test"), stage.settings.task_rows)
-            tuned[system.tuned] = (body, head, scores.means()[data.task.measures[0]])
+            tuned[system.tuned] = (body, head, scores.means()[measure])
         body, head, in_first = tuned[system.tuned]
         first.setdefault(system.name, []).append(in_first)
         scores = score(body, system.bank, head, data.task, rows(system.other, "test"), stage.settings.task_rows)
-        found[system.name, system.other] = scores.values[data.task.measures[0]]
+        found[system.name, system.other] = scores.values[measure]
+        chance.setdefault(system.other, float(scores.chance[measure].mean()))
         stage.say(f"  {system.name}, {system.other}: {found[system.name, system.other].mean():.3f} "
                   f"({in_first:.3f} in {data.first})")
     return found
 
 
-def _chance(data: TransferData) -> dict[str, float]:
-    """Share of each language's most frequent class."""
-    found = {}
-    for name in data.others:
-        labels = [e.label for e in select(data.examples, [name], "test")]
-        found[name] = max(map(labels.count, set(labels))) / len(labels)
-    return found
+def _by_strings(data: TransferData, other: str, languages: Mapping[str, Language]) -> np.ndarray:
+    """The floor of a language that reads strings only."""
+    test = select(data.examples, [other], "test")
+    if isinstance(data.task, SpanAnswers):
+        return near_shared_pieces(languages[other].tokenizer, test, data.task)
+    return bag_of_shared_pieces(
+        (languages[data.first].tokenizer, languages[other].tokenizer), select(data.examples, [data.first], "train"),
+        test)
 
 
 def _losses(systems: list[System], languages: Mapping[str, Language], settings: LexicalSettings) -> xr.Dataset:

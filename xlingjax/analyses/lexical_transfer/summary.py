@@ -21,10 +21,10 @@ def table(
     """Means of every system and language.
 
     Args:
-        right: whether each test example was answered rightly, a row a seed; NaN where a system has no such seed.
+        right: what each test example scores, a row a seed; NaN where a system has no such seed.
         examples: language -> its test examples.
         roles: of the systems, in the order of the table.
-        chance: language -> share of its most frequent class.
+        chance: language -> score of the task's own baseline, such as the most frequent class.
         draws: bootstrap samples of documents.
 
     Returns:
