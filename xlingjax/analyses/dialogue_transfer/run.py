@@ -90,7 +90,7 @@ class Transfer:
               for split in ("train", "valid")}
         made = train(start, of["train"], of["valid"], settings, settings.source_updates, 0,
                      self.workdir / "source" / kind, {"kind": kind, "language": settings.source_language})
-        return dataclasses.replace(made.start, name=f"{start.name}, trained on {settings.source_language} dialogues")
+        return dataclasses.replace(made.start, name=f"{start.name}, trained on {settings.source_language} turns")
 
     def trained(self, language: str, kind: str, condition: str, run: int) -> Trained:
         """One model after fine-tuning; trained where it is not yet."""
