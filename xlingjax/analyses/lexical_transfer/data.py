@@ -1,13 +1,14 @@
 """What a transfer is made of: running text by language, a task in all of them, and what was taken out of the text."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from xlingjax.analyses.lexical_transfer.settings import LexicalSettings
 from xlingjax.corpora.corpus import Corpus
+from xlingjax.corpora.running_text import read_text
 from xlingjax.errors import InputError
 from xlingjax.judging.languages import LIBRARY, LibraryLanguages, fit_languages
 from xlingjax.tasks.task import Example, Task, select
@@ -16,6 +17,13 @@ from xlingjax.training.streams import Held, Stream, TokenText, held_rows, token_
 from xlingjax.training.tokenizer import BYTES, SPECIAL, train_tokenizer
 
 Pairs = Sequence[tuple[str, str]]
+SHARES = {"train": 7, "test": 3}  # of a task's documents, where they are drawn
+
+
+def text_beside(paths: Sequence[str], languages: Sequence[str], task_texts: Iterable[str]) -> Corpus:
+    """Running text from files, without what stands in a task's texts."""
+    texts, tested = read_text(list(paths), languages=list(languages)), set(task_texts)
+    return texts.rows(np.array([text not in tested for text in texts.texts]))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

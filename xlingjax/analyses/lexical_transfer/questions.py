@@ -3,16 +3,11 @@
 import dataclasses
 from collections.abc import Sequence
 
-import numpy as np
-
-from xlingjax.analyses.lexical_transfer.data import TransferData
-from xlingjax.corpora.running_text import read_text
+from xlingjax.analyses.lexical_transfer.data import SHARES, TransferData, text_beside
 from xlingjax.judging.languages import LIBRARY
 from xlingjax.tasks.reading import read_squad
 from xlingjax.tasks.spans import SpanAnswers
 from xlingjax.tasks.task import split_by_documents
-
-SHARES = {"train": 7, "test": 3}  # of the articles
 
 
 def read_questions(
@@ -33,8 +28,6 @@ def read_questions(
     chosen = (first, *others)
     named = {LIBRARY.get(language, language): language for language in chosen}
     examples = tuple(dataclasses.replace(e, language=named[e.language]) for e in read_squad(files, list(named)))
-    texts = read_text(list(paths), languages=list(chosen))
-    tested = {text for e in examples for text in e.texts}
-    texts = texts.rows(np.array([text not in tested for text in texts.texts]))
+    texts = text_beside(paths, chosen, (text for e in examples for text in e.texts))
     task = SpanAnswers("answers in paragraphs", stride=max(1, length // 3), longest_question=max(1, length // 4))
     return TransferData(texts, first, task, split_by_documents(examples, SHARES))

@@ -6,18 +6,16 @@ from pathlib import Path
 
 import numpy as np
 
-from xlingjax.analyses.lexical_transfer.data import TransferData
+from xlingjax.analyses.lexical_transfer.data import SHARES, TransferData, text_beside
 from xlingjax.corpora.corpus import Corpus
 from xlingjax.corpora.files import existing, find
 from xlingjax.corpora.files import table as read_table
-from xlingjax.corpora.running_text import read_text
 from xlingjax.corpora.tables import read_sib200
 from xlingjax.errors import InputError
 from xlingjax.tasks.classification import Classification
 from xlingjax.tasks.reading import topic_examples
 from xlingjax.tasks.task import split_by_documents
 
-SHARES = {"train": 7, "test": 3}  # of the documents
 FLORES = {"ara": "arb", "fas": "pes", "zho": "zho", "est": "ekk"}  # where SIB-200's code is another one
 
 
@@ -34,9 +32,7 @@ def read_topics(paths: Sequence[str], table: str, first: str, others: Sequence[s
     """
     chosen = (first, *others)
     topics = _renamed(read_sib200(Path(table), _codes(Path(table), chosen)), chosen)
-    texts = read_text(list(paths), languages=list(chosen))
-    tested = set(topics.texts)
-    texts = texts.rows(np.array([text not in tested for text in texts.texts]))
+    texts = text_beside(paths, chosen, topics.texts)
     task = Classification("topic of a sentence", topics.concepts)
     return TransferData(texts, first, task, split_by_documents(topic_examples(topics), SHARES), concepts=topics)
 
