@@ -83,8 +83,8 @@ class Kronfluence:
         self.torch, self.arguments, self.batch = torch, kronfluence.arguments, batch
         task = _task(torch, kronfluence, model.config.n_layer)
         self.analyzer = kronfluence.analyzer.Analyzer(
-            "benchmark", kronfluence.analyzer.prepare_model(model, task), task, cpu=True, disable_tqdm=True,
-            log_level=logging.WARNING, output_dir=folder)
+            "benchmark", kronfluence.analyzer.prepare_model(model, task), task, cpu=not torch.cuda.is_available(),
+            disable_tqdm=True, log_level=logging.WARNING, output_dir=folder)
 
     def fit(self, tokens: np.ndarray, labels: str) -> None:
         """EK-FAC; labels "sampled" or "true"."""

@@ -19,7 +19,7 @@ from xlingjax.training.fitting import FitSettings, fit
 from xlingjax.training.objectives import label_losses
 from xlingjax.training.optimiser import OptimiserSettings
 
-FLAGS = flags.FLAGS  # --seed, --repeats, of `experiments.benchmark`
+FLAGS = flags.FLAGS  # --seed, --repeats, --dtype, of `experiments.benchmark`
 HIDDEN = 0.15  # of the tokens of a masked model
 OPTIMISER = OptimiserSettings(1e-4, warm_up=0, schedule="linear", weight_decay=0.01, beta_2=0.999)
 
@@ -100,8 +100,8 @@ def compared(
     layers, width, _, vocabulary = shape
     name = "BERT, masked" if kind == "masked" else "GPT-2, causal"
     return Row(f"a training step, {name}, {layers} layers x {width} x {vocabulary:,} pieces, batch {rows} x {length}, "
-               f"{rows * length / a:,.0f} tokens a second", "Hugging Face Trainer, same batches, AdamW", a, b,
-               f"loss of {steps} steps {ends[0]:.4f} and {ends[1]:.4f}")
+               f"{FLAGS.dtype}, {rows * length / a:,.0f} tokens a second", "Hugging Face Trainer, same batches, AdamW",
+               a, b, f"loss of {steps} steps {ends[0]:.4f} and {ends[1]:.4f}")
 
 
 def ours(folder: str, kind: str, batches: list[tuple[np.ndarray, ...]]) -> tuple[list[float], float]:
@@ -113,8 +113,8 @@ def ours(folder: str, kind: str, batches: list[tuple[np.ndarray, ...]]) -> tuple
         return batches[step - 1]
 
     with tempfile.TemporaryDirectory() as workdir:
-        done = fit(Loss(model.config), model.params, given, FitSettings(len(batches), OPTIMISER), workdir,
-                   about={"benchmark": kind})
+        settings = FitSettings(len(batches), OPTIMISER, compute=FLAGS.dtype)
+        done = fit(Loss(model.config), model.params, given, settings, workdir, about={"benchmark": kind})
     return marks, done.metrics[-1]["loss"]
 
 
@@ -139,7 +139,8 @@ def theirs(
         trainer = Sequential(
             model=kinds[kind].from_pretrained(folder), train_dataset=rows, callbacks=[Clock()],
             args=transformers.TrainingArguments(
-                output_dir=workdir, use_cpu=not torch.cuda.is_available(), max_steps=len(batches),
+                output_dir=workdir, use_cpu=not torch.cuda.is_available(),
+                bf16=FLAGS.dtype == "bfloat16", max_steps=len(batches),
                 per_device_train_batch_size=len(batches[0][0]), learning_rate=OPTIMISER.learning_rate,
                 weight_decay=OPTIMISER.weight_decay, adam_beta2=OPTIMISER.beta_2, max_grad_norm=OPTIMISER.clip,
                 lr_scheduler_type="linear", warmup_steps=0, save_strategy="no", logging_strategy="no", report_to=[],

@@ -54,7 +54,8 @@ PARTS = ("ranking", "probes", "capture", "cold", "generation", "alignment", "sae
 
 FLAGS = flags.FLAGS
 flags.DEFINE_enum("size", "small", ["small", "full", "gpu"], "of the arrays and of the model")
-flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "of the model in capture and generation")
+flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"],
+                  "of the model in capture and generation, and of what the loss sees in training")
 flags.DEFINE_integer("repeats", 3, "turns, of which the median is taken", lower_bound=1)
 flags.DEFINE_list("parts", list(PARTS), f"what to measure: {', '.join(PARTS)}")
 flags.DEFINE_alias("only", "parts")
@@ -100,8 +101,7 @@ SIZES = {
                   (24, 8, 2000, 1024, 20), (24, 1024, 16, 250_880), (4, 256, 128),
                   (6, 1024, 16, 250_880), (60, 64), (100, 4, 64), (24, 10, 1000, 1024),
                   Sizes((512, 4096, 4096, 30), (128, 1024, 1024, 2000), 8),
-                  influence_rows.Sizes(((12, 768, 12, 50_257), (256, 32, 128)), ((2, 32, 2, 32), (128, 24, 24)), 24,
-                                       4),
+                  influence_rows.Sizes(((4, 768, 12, 50_257), (256, 32, 128)), ((2, 32, 2, 32), (128, 24, 24)), 48, 4),
                   training_rows.Sizes(((4, 256, 4, 8000), (32, 128, 30)), ((12, 768, 12, 50_257), (4, 128, 30)))),
 }
 

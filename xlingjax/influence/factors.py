@@ -14,15 +14,18 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
+from xlingjax import hosts
 from xlingjax.corpora.batching import Batch
 from xlingjax.corpora.tokenising import Tokens
 from xlingjax.errors import InputError, require_least
 from xlingjax.files import claim
 from xlingjax.influence.kept import kept
-from xlingjax.influence.losses import LABELS, Scored, batches_of, measure, over_layers
+from xlingjax.influence.losses import LABELS, Scored, batches_of, measured, over_layers
 from xlingjax.influence.matrices import Matrix, matrices
 from xlingjax.kernels.kronecker import eigenbases, inverse_product, inverse_weight
 from xlingjax.models import Model
@@ -196,15 +199,18 @@ def _sums(
     model: Model, watched: Mapping[Matrix, tuple[str, Any]], batches: list[Batch], numbers: np.ndarray,
     settings: FactorSettings,
 ) -> dict[str, np.ndarray]:
-    """Statistics of some batches, summed in float64; "name statistic" -> array."""
+    """Statistics of some batches, summed in float32 where they are made; "name statistic" -> array in float64."""
     kinds = tuple((matrix, kind) for matrix, (kind, _) in watched.items())
     sums = over_layers(model, {matrix.name: given for matrix, (_, given) in watched.items()})
     wanted = {"covariances": ("inputs", "outputs"), "squares": ("squares",)}
-    total: dict[str, np.ndarray] = {}
+    total: dict[str, Any] = {}
     for number, batch in zip(numbers.tolist(), batches):
-        found = measure(model, kinds, settings.labels, sums, batch, number, settings.seed)
-        for matrix, kind in kinds:
-            for key in wanted[kind]:
-                name = f"{matrix.name} {key}"
-                total[name] = total.get(name, 0) + found[matrix.name][key].astype(np.float64)
-    return total
+        found = measured(model, kinds, settings.labels, sums, batch, number, settings.seed)
+        chosen = {f"{matrix.name} {key}": found[matrix.name][key] for matrix, kind in kinds for key in wanted[kind]}
+        total = _added(total, chosen) if total else chosen
+    return {name: one.astype(np.float64) for name, one in hosts.to_host(total).items()}
+
+
+@functools.partial(jax.jit, donate_argnums=0)
+def _added(total: dict[str, jax.Array], found: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    return jax.tree.map(jnp.add, total, found)

@@ -106,16 +106,23 @@ def batch_statistics(
     return statistics(params, config, watched, tokens, mask, drawn, scored_places(scored, mask))
 
 
+def measured(
+    model: Model, kinds: tuple[tuple[Matrix, str], ...], labels: str, sums: Any, batch: Batch, number: int = 0,
+    seed: int = 0,
+) -> dict[str, dict[str, Array]]:
+    """`batch_statistics` of a model wherever it lies: a mesh splits the batch by rows."""
+    tokens, mask, where = hosts.to_devices(
+        (batch.tokens, batch.mask, batch.where), batch_sharding(model.params))
+    return batch_statistics(
+        model.params, model.config, kinds, labels, sums, tokens, mask, where, np.uint32(number), np.uint32(seed))
+
+
 def measure(
     model: Model, kinds: tuple[tuple[Matrix, str], ...], labels: str, sums: Any, batch: Batch, number: int = 0,
     seed: int = 0,
 ) -> dict[str, dict[str, np.ndarray]]:
-    """`batch_statistics` of a model wherever it lies: a mesh splits the batch by rows; the result is on the host."""
-    tokens, mask, where = hosts.to_devices(
-        (batch.tokens, batch.mask, batch.where), batch_sharding(model.params))
-    made = batch_statistics(
-        model.params, model.config, kinds, labels, sums, tokens, mask, where, np.uint32(number), np.uint32(seed))
-    return dict(hosts.to_host(made))
+    """`measured`, brought to the host."""
+    return dict(hosts.to_host(measured(model, kinds, labels, sums, batch, number, seed)))
 
 
 def over_layers(model: Model, arrays: Any) -> Any:

@@ -26,8 +26,8 @@ GRADIENTS_AT_ONCE = 1 << 22  # floats of whole gradients of examples that are he
 
 def second_moments(x: Float[Array, "B T n"], count: Float[Array, "B T"]) -> Float[Array, "n n"]:
     """sum x x^T over tokens that count."""
-    held = x * count[..., None]
-    return jnp.einsum("bti,btj->ij", held, held)
+    held = (x * count[..., None]).reshape(-1, x.shape[-1])  # one axis: XLA is slow on CPUs to sum over two
+    return held.T @ held
 
 
 def squared_gradients(
@@ -83,16 +83,31 @@ def eigenbases(
         block = np.asarray(covariance[layer, part, part], np.float64)
         block = (block + block.T) / 2
         try:
-            found, basis = np.linalg.eigh(block)
+            found, basis = _eigh(block)
         except np.linalg.LinAlgError:  # rare, and gone once eigenvalues are a little apart
             nudge = np.trace(block) / len(block) * 1e-6
-            found, basis = np.linalg.eigh(block + nudge * np.diag(np.linspace(1, 2, len(block))))
+            found, basis = _eigh(block + nudge * np.diag(np.linspace(1, 2, len(block))))
         values[layer, part], vectors[layer, part, part] = np.maximum(found, 0), basis
 
     places = [(layer, slice(start, end)) for layer in range(layers) for start, end in zip(bounds, bounds[1:])]
     # Several, each on one core, are done sooner than one on all, and come out the same on any number of cores.
-    with threadpool_limits(1, "blas"), ThreadPoolExecutor(os.cpu_count()) as workers:
+    with threadpool_limits(1, "blas"), ThreadPoolExecutor(1 if _on_gpu() else os.cpu_count()) as workers:
         list(workers.map(one, places))
+    return values, vectors
+
+
+def _on_gpu() -> bool:
+    return jax.default_backend() == "gpu"
+
+
+def _eigh(block: Float[np.ndarray, "n n"]) -> tuple[np.ndarray, np.ndarray]:
+    """Eigenvalues and eigenvectors in float64, on a GPU where there is one; `LinAlgError` where they are not found."""
+    if not _on_gpu():
+        return np.linalg.eigh(block)
+    with jax.enable_x64(True):
+        values, vectors = (np.asarray(one) for one in jnp.linalg.eigh(jnp.asarray(block)))
+    if not np.isfinite(values).all():
+        raise np.linalg.LinAlgError("eigenvalues are not finite")
     return values, vectors
 
 

@@ -11,6 +11,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from xlingjax.models.cache import Past
 from xlingjax.models.config import TransformerConfig
+from xlingjax.models.linear import Linear
 from xlingjax.models.norm import Norm
 from xlingjax.models.positions import alibi_bias, relative_bias, rotate, token_positions, wide
 from xlingjax.models.taps import Taps
@@ -59,7 +60,7 @@ class Attention(nnx.Module):
 
     def __init__(self, config: TransformerConfig, dtype: DTypeLike, rngs: nnx.Rngs):
         def linear(units: int, wide: int = config.width, bias: bool = config.attention_bias) -> nnx.Linear:
-            return nnx.Linear(
+            return Linear(
                 wide,
                 units,
                 use_bias=bias,
@@ -132,7 +133,7 @@ class CrossAttention(nnx.Module):
 
     def __init__(self, config: TransformerConfig, dtype: DTypeLike, rngs: nnx.Rngs):
         def linear(wide: int, units: int) -> nnx.Linear:
-            return nnx.Linear(
+            return Linear(
                 wide, units, use_bias=config.attention_bias, kernel_init=INITIAL, param_dtype=dtype, rngs=rngs)
 
         self.config = config

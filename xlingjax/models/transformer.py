@@ -18,6 +18,7 @@ from xlingjax.errors import InputError
 from xlingjax.models.attention import INITIAL, Attention, Context, CrossAttention, read_context
 from xlingjax.models.cache import Cache, Past
 from xlingjax.models.config import TransformerConfig
+from xlingjax.models.linear import Linear, product_of_rows
 from xlingjax.models.norm import Norm
 from xlingjax.models.positions import sinusoids
 from xlingjax.models.taps import (
@@ -102,7 +103,7 @@ class Mlp(nnx.Module):
 
     def __init__(self, config: TransformerConfig, dtype: DTypeLike, rngs: nnx.Rngs):
         linear = functools.partial(
-            nnx.Linear, use_bias=config.mlp_bias, kernel_init=INITIAL, param_dtype=dtype, rngs=rngs
+            Linear, use_bias=config.mlp_bias, kernel_init=INITIAL, param_dtype=dtype, rngs=rngs
         )
         self.config = config
         if config.gated:
@@ -123,7 +124,7 @@ class Adapter(nnx.Module):
     """A bottleneck around which its input is carried, at first without effect (Houlsby et al. 2019, figure 2)."""
 
     def __init__(self, config: TransformerConfig, dtype: DTypeLike, rngs: nnx.Rngs):
-        linear = functools.partial(nnx.Linear, param_dtype=dtype, rngs=rngs)
+        linear = functools.partial(Linear, param_dtype=dtype, rngs=rngs)
         self.down = linear(config.width, config.adapter_width, kernel_init=INITIAL)
         self.up = linear(config.adapter_width, config.width, kernel_init=nnx.initializers.zeros)
 
@@ -177,7 +178,7 @@ class Head(nnx.Module):
     def __init__(self, config: TransformerConfig, dtype: DTypeLike, rngs: nnx.Rngs):
         self.config = config
         if config.head == "masked":
-            self.dense = nnx.Linear(
+            self.dense = Linear(
                 config.width, config.width, kernel_init=INITIAL, param_dtype=dtype, rngs=rngs
             )
             self.norm = Norm(config, dtype, rngs)
@@ -191,7 +192,7 @@ class Head(nnx.Module):
         if self.config.head == "masked":
             # RoBERTa's head keeps this activation whatever the blocks have.
             hidden = self.norm(activate("gelu", self.dense(hidden)))
-        logits = hidden @ (embedding.T if self.config.tied else self.kernel[...])
+        logits = product_of_rows(hidden, embedding.T if self.config.tied else self.kernel[...])
         if self.config.logit_scale != 1.0:
             logits = logits * self.config.logit_scale
         return logits + self.bias[...] if self.config.head == "masked" else logits

@@ -14,8 +14,8 @@ from xlingjax.models.transformer import forward, unembed
 
 OBJECTIVES = ("causal", "masked")
 UNITS = ("token", "word", "span")
-# Floats; more logits are computed in chunks of rows, and again in the backward pass.
-LOGITS_AT_ONCE = 1 << 22
+# Floats, 128 MiB; more logits are computed in chunks of rows, and again in the backward pass, a quarter more work.
+LOGITS_AT_ONCE = 1 << 25
 
 
 @dataclasses.dataclass(frozen=True)
