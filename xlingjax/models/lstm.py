@@ -7,14 +7,17 @@ both sides and the output.
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from flax import nnx
+from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from xlingjax.errors import InputError
+from xlingjax.models.linear import Linear
 from xlingjax.precision import full_precision
 
 Params = Mapping[str, Any]
@@ -53,58 +56,109 @@ class Memory(NamedTuple):
     mask: Bool[Array, "B T"]
 
 
-@functools.partial(jax.jit, static_argnums=(0, 2))
-def init_lstm_pair(config: LstmConfig, key: PRNGKeyArray, dtype: str = "float32") -> dict[str, Any]:
-    """Random parameters, uniform within 1 / sqrt(D) as torch has them, biases 0 but those of forgetting, which are 1.
-
-    Gates stand in the order input, forget, new, output.
-
-    >>> params = init_lstm_pair(LstmConfig(vocab_size=11, width=4, layers=2), jax.random.key(0))
-    >>> params["encoder"]["read"]["kernel"].shape
-    (2, 4, 16)
-    """
-    width = config.width
-    keys = iter(jax.random.split(key, 8))
-    draw = lambda *shape: jax.random.uniform(next(keys), shape, jnp.dtype(dtype), -width**-0.5, width**-0.5)
-
-    def half() -> dict[str, Any]:
-        remember = jnp.zeros((config.layers, 4 * width), dtype).at[:, width : 2 * width].set(1)
-        return {"read": {"kernel": draw(config.layers, width, 4 * width), "bias": remember},
-                "state": {"kernel": draw(config.layers, width, 4 * width)}}
-
-    return {"embed": {"tokens": {"embedding": draw(config.vocab_size, width)}}, "encoder": half(), "decoder": half(),
-            "attention": {"score": {"kernel": draw(width, width)},
-                          "mix": {"kernel": draw(2 * width, width), "bias": jnp.zeros(width, dtype)}}}
+def _uniform(config: LstmConfig) -> Callable[..., Array]:
+    """Within 1 / sqrt(D), as torch has it."""
+    scale = config.width**-0.5
+    return lambda key, shape, dtype: jax.random.uniform(key, shape, dtype, -scale, scale)
 
 
-def run_layers(
-    params: Params, x: Float[Array, "B T D"], mask: Bool[Array, "B T"], state: LstmState,
-) -> tuple[Float[Array, "B T D"], LstmState]:
-    """The layers of one half over T tokens (Hochreiter and Schmidhuber 1997, with forget gates).
+class Embed(nnx.Module):
+    """Tokens to what is read; its matrix is the output's as well."""
 
-    A token under a False mask leaves the state as it is, so that padding on either side changes nothing.
+    def __init__(self, config: LstmConfig, dtype: DTypeLike, rngs: nnx.Rngs):
+        self.tokens = nnx.Embed(
+            config.vocab_size, config.width, embedding_init=_uniform(config), param_dtype=dtype, rngs=rngs)
+
+    def __call__(self, tokens: Int[Array, "B T"], mask: Bool[Array, "B T"]) -> Float[Array, "B T D"]:
+        return jnp.where(mask[..., None], self.tokens.embedding[...][jnp.where(mask, tokens, 0)], 0)
+
+
+class Layer(nnx.Module):
+    """One layer over T tokens (Hochreiter and Schmidhuber 1997, with forget gates); gates: input, forget, new, output.
+
+    Biases are 0 at first but those of forgetting, which are 1.
     """
 
-    def layer(x: Array, given: tuple) -> tuple[Array, LstmState]:
-        own, start = given
-        gates = x @ own["read"]["kernel"] + own["read"]["bias"]
+    def __init__(self, config: LstmConfig, dtype: DTypeLike, rngs: nnx.Rngs):
+        width = config.width
+        linear = functools.partial(
+            Linear, width, 4 * width, kernel_init=_uniform(config), param_dtype=dtype, rngs=rngs)
+        self.read = linear(bias_init=lambda key, shape, dtype: jnp.zeros(shape, dtype).at[width : 2 * width].set(1))
+        self.state = linear(use_bias=False)
+
+    def __call__(
+        self, x: Float[Array, "B T D"], mask: Bool[Array, "B T"], start: LstmState,
+    ) -> tuple[Float[Array, "B T D"], LstmState]:
+        """A token under a False mask leaves the state as it is, so that padding on either side changes nothing."""
 
         def step(state: LstmState, at: tuple) -> tuple[LstmState, Array]:
             read, real = at
-            i, f, g, o = jnp.split(read + state.hidden @ own["state"]["kernel"], 4, axis=-1)
+            i, f, g, o = jnp.split(read + self.state(state.hidden), 4, axis=-1)
             cell = jax.nn.sigmoid(f) * state.cell + jax.nn.sigmoid(i) * jnp.tanh(g)
             hidden = jax.nn.sigmoid(o) * jnp.tanh(cell)
             kept = LstmState(jnp.where(real, hidden, state.hidden), jnp.where(real, cell, state.cell))
             return kept, kept.hidden
 
-        end, out = jax.lax.scan(step, start, (jnp.moveaxis(gates, 1, 0), mask.T[..., None]))
+        end, out = jax.lax.scan(step, start, (jnp.moveaxis(self.read(x), 1, 0), mask.T[..., None]))
         return jnp.moveaxis(out, 0, 1), end
 
-    return jax.lax.scan(layer, x, (params, state))
+
+class LuongAttention(nnx.Module):
+    """Score "general": query W output; what is seen and the query are mixed by one more map and a tanh."""
+
+    def __init__(self, config: LstmConfig, dtype: DTypeLike, rngs: nnx.Rngs):
+        linear = functools.partial(Linear, kernel_init=_uniform(config), param_dtype=dtype, rngs=rngs)
+        self.score = linear(config.width, config.width, use_bias=False)
+        self.mix = linear(2 * config.width, config.width)
+
+    def remember(self, outputs: Float[Array, "B T D"], mask: Bool[Array, "B T"]) -> Memory:
+        return Memory(outputs, outputs @ self.score.kernel[...].T, mask)
+
+    def __call__(self, queries: Float[Array, "B U D"], memory: Memory) -> Float[Array, "B U D"]:
+        scores = jnp.einsum("bud,btd->but", queries, memory.keys)
+        scores = jnp.where(memory.mask[:, None], scores, jnp.finfo(scores.dtype).min)
+        seen = jnp.einsum("but,btd->bud", jax.nn.softmax(scores, axis=-1), memory.outputs)
+        return jnp.tanh(self.mix(jnp.concatenate([seen, queries], axis=-1)))
 
 
-def _embed(params: Params, tokens: Int[Array, "B T"], mask: Bool[Array, "B T"]) -> Float[Array, "B T D"]:
-    return jnp.where(mask[..., None], params["embed"]["tokens"]["embedding"][jnp.where(mask, tokens, 0)], 0)
+PARTS: dict[str, Any] = {"embed": Embed, "encoder": Layer, "decoder": Layer, "attention": LuongAttention}
+
+
+@functools.partial(jax.jit, static_argnums=(0, 2))
+def init_lstm_pair(config: LstmConfig, key: PRNGKeyArray, dtype: str = "float32") -> dict[str, Any]:
+    """Random parameters; those of a half's layers lead with the layer axis.
+
+    >>> params = init_lstm_pair(LstmConfig(vocab_size=11, width=4, layers=2), jax.random.key(0))
+    >>> params["encoder"]["read"]["kernel"].shape
+    (2, 4, 16)
+    """
+    def make(part: str, key: PRNGKeyArray) -> dict[str, Any]:
+        return nnx.to_pure_dict(nnx.state(PARTS[part](config, jnp.dtype(dtype), nnx.Rngs(key))))
+
+    keys = dict(zip(PARTS, jax.random.split(key, len(PARTS))))
+    return {part: jax.vmap(functools.partial(make, part))(jax.random.split(keys[part], config.layers))
+            if made is Layer else make(part, keys[part]) for part, made in PARTS.items()}
+
+
+@functools.lru_cache(maxsize=64)
+def _skeleton(config: LstmConfig, part: str) -> nnx.GraphDef:
+    """The structure of a part without its parameters."""
+    return nnx.split(nnx.eval_shape(lambda: PARTS[part](config, jnp.float32, nnx.Rngs(0))))[0]
+
+
+def _part(params: Params, config: LstmConfig, name: str) -> Any:
+    return nnx.merge(_skeleton(config, name), params[name])
+
+
+def _run_layers(
+    params: Params, config: LstmConfig, half: str, x: Float[Array, "B T D"], mask: Bool[Array, "B T"],
+    state: LstmState,
+) -> tuple[Float[Array, "B T D"], LstmState]:
+    def layer(x: Array, given: tuple) -> tuple[Array, LstmState]:
+        own, start = given
+        return nnx.merge(_skeleton(config, half), own)(x, mask, start)
+
+    return jax.lax.scan(layer, x, (params[half], state))
 
 
 @full_precision
@@ -112,23 +166,21 @@ def read_lstm(
     params: Params, config: LstmConfig, tokens: Int[Array, "B T"], mask: Bool[Array, "B T"],
 ) -> tuple[Memory, LstmState]:
     """The text that is answered: what attention sees of it, and the state that the decoder starts from."""
-    x = _embed(params, tokens, mask)
+    x = _part(params, config, "embed")(tokens, mask)
     blank = jnp.zeros((config.layers, len(tokens), config.width), x.dtype)
-    outputs, state = run_layers(params["encoder"], x, mask, LstmState(blank, blank))
-    return Memory(outputs, outputs @ params["attention"]["score"]["kernel"].T, mask), state
+    outputs, state = _run_layers(params, config, "encoder", x, mask, LstmState(blank, blank))
+    return _part(params, config, "attention").remember(outputs, mask), state
 
 
 @full_precision
 def write_lstm(
-    params: Params, targets: Int[Array, "B U"], mask: Bool[Array, "B U"], memory: Memory, state: LstmState,
+    params: Params, config: LstmConfig, targets: Int[Array, "B U"], mask: Bool[Array, "B U"], memory: Memory,
+    state: LstmState,
 ) -> tuple[Float[Array, "B U D"], LstmState]:
     """The decoder over the tokens written so far: what the output reads, and its state after them."""
-    queries, state = run_layers(params["decoder"], _embed(params, targets, mask), mask, state)
-    scores = jnp.einsum("bud,btd->but", queries, memory.keys)
-    scores = jnp.where(memory.mask[:, None], scores, jnp.finfo(scores.dtype).min)
-    seen = jnp.einsum("but,btd->bud", jax.nn.softmax(scores, axis=-1), memory.outputs)
-    mix = params["attention"]["mix"]
-    return jnp.tanh(jnp.concatenate([seen, queries], axis=-1) @ mix["kernel"] + mix["bias"]), state
+    x = _part(params, config, "embed")(targets, mask)
+    queries, state = _run_layers(params, config, "decoder", x, mask, state)
+    return _part(params, config, "attention")(queries, memory), state
 
 
 def forward_lstm_pair(
@@ -148,7 +200,7 @@ def forward_lstm_pair(
     (3, 2, 11)
     """
     memory, state = read_lstm(params, config, tokens, mask)
-    return write_lstm(params, targets, target_mask, memory, state)[0]
+    return write_lstm(params, config, targets, target_mask, memory, state)[0]
 
 
 @full_precision

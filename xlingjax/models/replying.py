@@ -45,7 +45,7 @@ def _lstm(
     memory, state = read_lstm(params, config, tokens, mask)
 
     def advance(state: Any, ids: Array, real: Array) -> tuple[Array, Any]:
-        hidden, state = write_lstm(params, ids[:, None], real[:, None], memory, state)
+        hidden, state = write_lstm(params, config, ids[:, None], real[:, None], memory, state)
         return unembed_lstm(params, hidden[:, -1]), state
 
     return state, advance
