@@ -215,6 +215,17 @@ def test_running_text(tmp_path):
             read_text(put(tmp_path / "bare.tsv", content))
 
 
+def test_running_text_of_treebanks_and_of_pairs_with_english(tmp_path):
+    put(tmp_path / "eng_x-train.conllu", CONLLU)
+    put(tmp_path / "pairs.tsv", "lang\tn\ttext\tenglish\ndeu\t0\teins\tone\nspa\t0\tuno\tone\nspa\t1\tdos\ttwo\n")
+    corpus = read_text(tmp_path)
+    assert corpus.texts == ("The cats don't", "dog = dog", "two", "eins", "one", "uno", "dos", "two")
+    assert corpus.languages.tolist() == ["eng", "eng", "eng", "deu", "eng", "spa", "spa", "eng"]
+    assert corpus.documents.tolist()[:3] == ["eng_x-train/d1", "eng_x-train/d1", "eng_x-train/document 2"]
+    assert read_text(tmp_path / "pairs.tsv", language="x").texts == ("eins", "uno", "dos")
+    assert set(read_text(tmp_path / "eng_x-train.conllu", language="en").languages) == {"en"}
+
+
 def test_files_that_cannot_be_read(tmp_path):
     with pytest.raises(InputError, match="eng.txt does not exist; did you mean eng.text?"):
         put(tmp_path / "eng.text", "x")

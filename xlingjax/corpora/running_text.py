@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from xlingjax.corpora.assemble import Sentence, assemble
+from xlingjax.corpora.conllu import parse_conllu
 from xlingjax.corpora.corpus import Corpus
 from xlingjax.corpora.files import choose, files_in, json_file, lines, stem, table
 from xlingjax.errors import InputError
@@ -22,7 +23,10 @@ def read_text(
         paths: files or folders of them; plain, .xz or .gz.
             `.txt`: one paragraph a line, a blank line begins a new document; the language is
             `language` or the file's name up to the first dot.
-            `.tsv`: columns text and lang (not needed with `language`), one for the document.
+            `.tsv`: columns text and lang (not needed with `language`), one for the document. A column english, as
+                Tatoeba's pairs have it, is text in "eng", each sentence once.
+            `.conllu`: sentences of a treebank; the language is `language` or the name up to the first dot or
+                underscore.
         language: language of all rows.
         languages: which languages to keep; default all.
         document: column of a .tsv that names the document; default the first of doc, story,
@@ -35,10 +39,12 @@ def read_text(
     """
     sentences: list[Sentence] = []
     notes: list[str] = []
-    files = files_in(paths, (".txt", ".tsv"))
+    files = files_in(paths, (".txt", ".tsv", ".conllu"))
     for path in files:
         if ".tsv" in path.suffixes:
             sentences += _table_rows(path, language, document, parallel, notes)
+        elif ".conllu" in path.suffixes:
+            sentences += _treebank(path, language or stem(path).split("_")[0])
         else:
             sentences += _paragraphs(path, language or stem(path))
     chosen = choose(languages, (row.language for row in sentences), "language", "the text")
@@ -55,11 +61,16 @@ def _paragraphs(path: Path, language: str) -> Iterator[Sentence]:
         open_document = bool(line.strip())
 
 
+def _treebank(path: Path, language: str) -> Iterator[Sentence]:
+    for found in parse_conllu(path):
+        yield Sentence(found.text, language, f"{stem(path)}/{found.document or found.sent_id}")
+
+
 def _table_rows(
     path: Path, language: str | None, document: str | None, parallel: str | None, notes: list[str],
 ) -> Iterator[Sentence]:
     given = [column for column in (document, parallel) if column]
-    column = document
+    column, seen = document, set()
     for n, row in enumerate(table(path, ["text", *given] + (["lang"] if language is None else []))):
         if n == 0 and column is None:
             column = next((name for name in _DOCUMENT_COLUMNS if name in row), None)
@@ -70,6 +81,10 @@ def _table_rows(
         yield Sentence(
             row["text"], language or row["lang"], f"{stem(path)}/{home}",
             f"{stem(path)}/{sentence}" if sentence else "")
+        english = row.get("english")
+        if english and language is None and english not in seen:
+            seen.add(english)
+            yield Sentence(english, "eng", f"{stem(path)}/{home}")
 
 
 def read_xquad(
