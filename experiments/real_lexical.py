@@ -3,9 +3,9 @@
     python -m experiments.real_lexical --data=DATA --workdir=runs/real_lexical
 
 DATA holds `text/*.tsv.xz` (running text, columns text and lang), `tatoeba.tsv.xz`, `ud/eng_ewt-train.conllu.xz`,
-`sib200.tsv.xz` with `sib200_index.tsv`, and `xquad/xquad.<language>.json` (plain or .xz). A masked LM of three layers is
-trained on the English of the first three, embeddings of each other language are learned with its body frozen,
-the body is fine-tuned on English topics, and topics of sentences in the other languages are scored without labels,
+`sib200.tsv.xz` with `sib200_index.tsv`, and `xquad/xquad.<language>.json` (plain or .xz). A masked LM of three layers
+is trained on the English of the first three, embeddings of each other language are learned with its body frozen, the
+body is fine-tuned on English topics, and topics of sentences in the other languages are scored without labels,
 beside a model of all languages, mapped static embeddings and three floors. SIB-200 is in no training text; its
 documents are drawn into training and test anew, the same in all languages. The same is done, smaller, with XQuAD's
 questions on paragraphs, beside the floors alone. The commands are printed as they are run and can be run by hand; the
