@@ -14,7 +14,7 @@ from xlingjax.corpora.tokenising import Tokens
 from xlingjax.errors import InputError
 from xlingjax.influence.factors import FactorSettings
 from xlingjax.influence.matrices import Matrix, matrices
-from xlingjax.kernels.kronecker import GRADIENTS_AT_ONCE, eigenbases
+from xlingjax.kernels.kronecker import GRADIENTS_AT_ONCE, QUERIES_AT_ONCE, eigenbases
 from xlingjax.models.config import TransformerConfig
 from xlingjax.sharding import device_memory
 from xlingjax.training.objectives import LOGITS_AT_ONCE
@@ -114,9 +114,11 @@ def _steps(
     held = queries * whole if rank is None else total(lambda m: queries * rank * (m.rows + m.outputs))
     largest = max(m.rows * m.outputs for m in chosen)
     together = 4 * min(rows * largest, max(largest, GRADIENTS_AT_ONCE))
+    if rank is not None:  # whole queries are made of their parts where that is cheaper
+        together += 4 * min(queries * largest, max(largest, QUERIES_AT_ONCE))
     return {"covariances": 2 * squares + turned + passing, "variances": squares + 2 * whole + turned + passing,
             "query gradients": 2 * queries * whole * min(rows, queries) // queries + passing,
-            "scores": held + (together if rank is None else 0) + turned + passing}
+            "scores": held + together + turned + passing}
 
 
 def _activations(config: TransformerConfig, rows: int, length: int) -> int:

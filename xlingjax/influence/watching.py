@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from xlingjax.kernels.kronecker import gradient_products, second_moments, squared_gradients
+from xlingjax.kernels.kronecker import gradient_products, low_rank_products, second_moments, squared_gradients
 
 # In `sums`, and no sum: no gradient is asked of them.
 GIVEN = frozenset({"left", "right", "row", "column", "weight", "queries", "tall", "wide"})
@@ -71,8 +71,7 @@ def _backward(what: Statistic, kept: tuple, g: Float[Array, "B T O"]) -> tuple:
         case "products":
             found["products"] = _and_own(gradient_products(a, slope, sums["queries"]), a, slope, sums)
         case "low-rank products":
-            of_pair = lambda pair: jnp.einsum("btr,btr->b", a @ pair[0], jnp.einsum("bto,ro->btr", slope, pair[1]))
-            found["products"] = _and_own(jax.lax.map(of_pair, (sums["tall"], sums["wide"])), a, slope, sums)
+            found["products"] = _and_own(low_rank_products(a, slope, sums["tall"], sums["wide"]), a, slope, sums)
         case "token products":
             of_query = lambda query: jnp.einsum("bto,bto->bt", a @ query, slope)
             found["products"] = jax.lax.map(of_query, sums["queries"])

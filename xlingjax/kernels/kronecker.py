@@ -22,6 +22,7 @@ from xlingjax.precision import full_precision
 
 DAMPING = 0.1  # of the mean variance of a matrix, by default
 GRADIENTS_AT_ONCE = 1 << 22  # floats of whole gradients of examples that are held at a time
+QUERIES_AT_ONCE = 1 << 24  # floats of whole queries, where they are given as products
 
 
 def second_moments(x: Float[Array, "B T n"], count: Float[Array, "B T"]) -> Float[Array, "n n"]:
@@ -56,6 +57,35 @@ def gradient_products(
     if rest:
         parts.append(some((a[count * together:], g[count * together:])))
     return jnp.concatenate(parts).T
+
+
+def low_rank_products(
+    a: Float[Array, "B T J"], g: Float[Array, "B T O"], tall: Float[Array, "Q J r"], wide: Float[Array, "Q r O"],
+) -> Float[Array, "Q B"]:
+    """`gradient_products` of queries that are given as products of two matrices.
+
+    Token by token it takes Q B T r (J + O) multiplications; with whole queries, some at a time, Q J O (r + B) and
+    B T J O each time. Short sequences, few of which make a batch, are cheaper token by token; which is known beforehand.
+
+    >>> a, g = (jax.random.normal(jax.random.key(n), (2, 5, 3 + n)) for n in range(2))
+    >>> tall, wide = jax.random.normal(jax.random.key(2), (4, 3, 1)), jax.random.normal(jax.random.key(3), (4, 1, 4))
+    >>> bool(jnp.allclose(low_rank_products(a, g, tall, wide), gradient_products(a, g, tall @ wide), atol=1e-5))
+    True
+    """
+    (examples, length, rows), (queries, rank, outputs) = a.shape, wide.shape
+    size, tokens = rows * outputs, examples * length
+    together = max(1, min(queries, QUERIES_AT_ONCE // size))
+    by_token = queries * tokens * rank * (rows + outputs)
+    if by_token <= queries * size * (rank + examples) + -(-queries // together) * tokens * size:
+        of_pair = lambda pair: jnp.einsum("btr,btr->b", a @ pair[0], jnp.einsum("bto,ro->btr", g, pair[1]))
+        return jax.lax.map(of_pair, (tall, wide))
+    some = lambda pair: gradient_products(a, g, pair[0] @ pair[1])
+    count, rest = divmod(queries, together)
+    split = lambda x: x[:count * together].reshape(count, together, *x.shape[1:])
+    parts = [jax.lax.map(some, (split(tall), split(wide))).reshape(-1, examples)]
+    if rest:
+        parts.append(some((tall[count * together:], wide[count * together:])))
+    return jnp.concatenate(parts)
 
 
 def eigenbases(
