@@ -65,7 +65,7 @@ def low_rank_products(
     """`gradient_products` of queries that are given as products of two matrices.
 
     Token by token it takes Q B T r (J + O) multiplications; with whole queries, some at a time, Q J O (r + B) and
-    B T J O each time. Short sequences, few of which make a batch, are cheaper token by token; which is known beforehand.
+    B T J O each time. Few and short sequences are cheaper token by token; shapes tell which.
 
     >>> a, g = (jax.random.normal(jax.random.key(n), (2, 5, 3 + n)) for n in range(2))
     >>> tall, wide = jax.random.normal(jax.random.key(2), (4, 3, 1)), jax.random.normal(jax.random.key(3), (4, 1, 4))
