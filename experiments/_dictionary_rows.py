@@ -4,6 +4,7 @@ import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 import scipy.sparse
 from absl import flags
@@ -11,9 +12,11 @@ from absl import flags
 from experiments._machine import cores
 from experiments._peers import dictionary_learning_training, save_dictionary_learning
 from experiments._timing import Row, in_turns, reference
+from xlingjax.sae.coder import init_dictionary
 from xlingjax.sae.config import DictionaryConfig
 from xlingjax.sae.dictionary import Dictionary
 from xlingjax.sae.files import read_dictionary
+from xlingjax.sae.files.dictionary_learning import write
 from xlingjax.sae.measures import measure_dictionary
 from xlingjax.sae.settings import DictionarySpec, TrainSettings
 from xlingjax.sae.stream import ArrayStream
@@ -84,7 +87,7 @@ def dictionaries(sizes: Sizes) -> list[Row]:
 def trained(torch: Any, kind: str, trainer: Any, shape: tuple[int, int, int, int], seeds: int) -> Row:
     """The same steps on the same batches by both; of several seeds, what came of them on other activations.
 
-    First parameters are each side's own, and dictionaries of two seeds differ by more than those of two libraries do.
+    Both start from our first parameters: dictionaries of two seeds differ by more than those of two libraries.
     """
     width, latents, batch, steps = shape
     passes = min(steps, 64)
@@ -92,8 +95,9 @@ def trained(torch: Any, kind: str, trainer: Any, shape: tuple[int, int, int, int
     batches = [np.array(stream.batch(step)[0][0]) for step in range(steps)]
     ours, theirs = recipe(kind, steps)
     mine = lambda: train_dictionaries(stream, specs(kind, width, latents, seeds), ours)
-    other = lambda: [dictionary_learning_training(torch, trainer, batches, latents, theirs, ours.warm_up, seed)
-                     for seed in range(seeds)]
+    other = lambda: [
+        dictionary_learning_training(torch, trainer, batches, latents, theirs, ours.warm_up, spec.seed, first_of(spec))
+        for spec in specs(kind, width, latents, seeds)]
     (a, found), (b, made) = in_turns(mine, other)
     said = ""
     if seeds > 1:
@@ -103,6 +107,11 @@ def trained(torch: Any, kind: str, trainer: Any, shape: tuple[int, int, int, int
                          for place, name in enumerate(("FVU", "L0")))
     return Row(f"{kind} dictionaries, {seeds} of {steps:,} steps of {batch:,} x {width} to {latents:,} latents, "
                f"{seeds * steps / a:.3g} steps a second", "dictionary_learning, same batches and recipe", a, b, said)
+
+
+def first_of(spec: DictionarySpec) -> dict[str, np.ndarray]:
+    """What `train_dictionaries` starts from, named as in dictionary_learning's files."""
+    return write(Dictionary(init_dictionary(spec.config, jax.random.key(spec.seed)), spec.config))[0]
 
 
 def as_read(torch: Any, trainer: Any) -> Dictionary:

@@ -197,16 +197,17 @@ def numpy_correlations(x: np.ndarray, y: np.ndarray, count: int) -> float:
 
 def dictionary_learning_training(
     torch: Any, trainer: Any, batches: Sequence[np.ndarray], latents: int, options: dict[str, Any], warm_up: int,
-    seed: int,
+    seed: int, first: dict[str, np.ndarray],
 ) -> Any:
     """One of dictionary_learning's trainers after a step on each batch, with its dictionary as `.ae`.
 
     Args:
-        trainer: its class. options: what is its own, `k` or `l1_penalty` and `sparsity_warmup_steps`, and `lr`.
+        trainer: its class. first: parameters it starts from. options: what is its own, `k` or `l1_penalty` and `sparsity_warmup_steps`, and `lr`.
     """
     made = trainer(
         steps=len(batches), activation_dim=batches[0].shape[1], dict_size=latents, layer=0, lm_name="planted",
         warmup_steps=warm_up, seed=seed, device="cpu", submodule_name="resid_post_layer_0", **options)
+    made.ae.load_state_dict({name: torch.from_numpy(np.array(one)) for name, one in first.items()})
     for step, x in enumerate(batches):
         made.update(step, torch.from_numpy(x))
     return made
