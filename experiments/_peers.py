@@ -202,7 +202,8 @@ def dictionary_learning_training(
     """One of dictionary_learning's trainers after a step on each batch, with its dictionary as `.ae`.
 
     Args:
-        trainer: its class. first: parameters it starts from. options: what is its own, `k` or `l1_penalty` and `sparsity_warmup_steps`, and `lr`.
+        trainer: its class. first: parameters it starts from.
+        options: what is its own, `k` or `l1_penalty` and `sparsity_warmup_steps`, and `lr`.
     """
     made = trainer(
         steps=len(batches), activation_dim=batches[0].shape[1], dict_size=latents, layer=0, lm_name="planted",
