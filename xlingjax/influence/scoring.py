@@ -46,11 +46,23 @@ def low_rank(queries: Mapping[str, Float[np.ndarray, "Q L J O"]], rank: int) -> 
     """
     if rank < 1:
         raise InputError(f"rank is {rank}; give at least 1")
-    out = {}
-    for name, one in queries.items():
-        left, strength, right = np.linalg.svd(one, full_matrices=False)
-        out[name] = LowRank(left[..., :rank] * strength[..., None, :rank], right[..., :rank, :])
-    return out
+    pairs = {name: [_nearest(query, rank) for query in one] for name, one in queries.items()}
+    return {name: LowRank(*(np.stack(part) for part in zip(*made))) for name, made in pairs.items()}
+
+
+def _nearest(
+    query: Float[np.ndarray, "L J O"], rank: int,
+) -> tuple[Float[np.ndarray, "L J r"], Float[np.ndarray, "L r O"]]:
+    """The two matrices of lower rank nearest to a query's in each layer.
+
+    Singular vectors of the shorter side are eigenvectors, found in a fraction of the time of a whole decomposition.
+    """
+    if query.shape[1] > query.shape[2]:
+        wide, tall = _nearest(np.swapaxes(query, 1, 2), rank)
+        return np.swapaxes(tall, 1, 2), np.swapaxes(wide, 1, 2)
+    exact = query.astype(np.float64)
+    vectors = np.linalg.eigh(exact @ np.swapaxes(exact, 1, 2))[1][..., :-rank - 1:-1]
+    return vectors.astype(np.float32), (np.swapaxes(vectors, 1, 2) @ exact).astype(np.float32)
 
 
 def sequence_gradients(
