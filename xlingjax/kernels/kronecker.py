@@ -21,7 +21,7 @@ from xlingjax.errors import InputError
 from xlingjax.precision import full_precision
 
 DAMPING = 0.1  # of the mean variance of a matrix, by default
-GRADIENTS_AT_ONCE = 1 << 22  # floats of whole gradients of examples that are held at a time
+GRADIENTS_AT_ONCE = 1 << 24  # floats of whole gradients of examples that are held at a time
 QUERIES_AT_ONCE = 1 << 24  # floats of whole queries, where they are given as products
 
 
