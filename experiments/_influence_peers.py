@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from experiments._timing import torch_device
 from xlingjax.models.config import TransformerConfig
 from xlingjax.models.families.gpt2 import FAMILY
 
@@ -83,7 +84,7 @@ class Kronfluence:
         self.torch, self.arguments, self.batch = torch, kronfluence.arguments, batch
         task = _task(torch, kronfluence, model.config.n_layer)
         self.analyzer = kronfluence.analyzer.Analyzer(
-            "benchmark", kronfluence.analyzer.prepare_model(model, task), task, cpu=not torch.cuda.is_available(),
+            "benchmark", kronfluence.analyzer.prepare_model(model, task), task, cpu=torch_device(torch) == "cpu",
             disable_tqdm=True, log_level=logging.WARNING, output_dir=folder)
 
     def fit(self, tokens: np.ndarray, labels: str) -> None:

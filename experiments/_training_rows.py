@@ -12,7 +12,7 @@ from jaxtyping import Array, Key, PyTree
 
 from experiments._influence_peers import random_gpt2
 from experiments._machine import cores
-from experiments._timing import Row, reference
+from experiments._timing import Row, reference, torch_device
 from xlingjax.models import TransformerConfig, load_model
 from xlingjax.models.transformer import forward
 from xlingjax.training.fitting import FitSettings, fit
@@ -139,7 +139,7 @@ def theirs(
         trainer = Sequential(
             model=kinds[kind].from_pretrained(folder), train_dataset=rows, callbacks=[Clock()],
             args=transformers.TrainingArguments(
-                output_dir=workdir, use_cpu=not torch.cuda.is_available(),
+                output_dir=workdir, use_cpu=torch_device(torch) == "cpu",
                 bf16=FLAGS.dtype == "bfloat16", max_steps=len(batches),
                 per_device_train_batch_size=len(batches[0][0]), learning_rate=OPTIMISER.learning_rate,
                 weight_decay=OPTIMISER.weight_decay, adam_beta2=OPTIMISER.beta_2, max_grad_norm=OPTIMISER.clip,

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tolerances import BATCHING, close
+from tolerances import BATCHING, KERNEL, close
 
 from xlingjax.kernels import kronecker
 from xlingjax.precision import full_precision
@@ -24,3 +24,15 @@ def test_queries_of_low_rank_are_whole_ones(monkeypatch, examples, length, held,
     close(found / np.abs(wanted).max(), wanted / np.abs(wanted).max(), BATCHING)
     made = str(jax.make_jaxpr(product)(a, g, tall, wide))
     assert ("5,7,9" in made or "2,7,9" in made) == whole  # whole queries are made, or are not
+
+
+def test_eigenbases_on_a_gpu_are_those_of_the_host(monkeypatch) -> None:
+    """The branch that a GPU takes, on this device: float64, and nothing of it left behind."""
+    x = np.random.default_rng(0).standard_normal((2, 12, 30))
+    covariance = x @ np.swapaxes(x, 1, 2)
+    host = kronecker.eigenbases(covariance)
+    monkeypatch.setattr(kronecker, "_on_gpu", lambda: True)
+    values, vectors = kronecker.eigenbases(covariance)
+    close(values, host[0], KERNEL["float64"] * 100)
+    close(vectors @ (values[..., None] * np.swapaxes(vectors, 1, 2)), covariance, KERNEL["float64"] * 100)
+    assert vectors.dtype == np.float64 and not jax.config.jax_enable_x64

@@ -24,6 +24,11 @@ class TreebankSentence(NamedTuple):
     ranges: tuple[tuple[int, int, str], ...] = ()  # first and last word of what is written as one, and how
 
 
+def treebank_language(path: Path) -> str:
+    """The file's name up to the first dot or underscore."""
+    return stem(path).split("_")[0]
+
+
 def parse_conllu(path: str | Path) -> Iterator[TreebankSentence]:
     """The sentences of a CoNLL-U file.
 
@@ -131,7 +136,7 @@ def read_conllu(
         files = {language: files_in(path, (".conllu",)) for language, path in paths.items()}
     else:
         for path in files_in(paths, (".conllu",)):
-            files.setdefault(stem(path).split("_")[0], []).append(path)
+            files.setdefault(treebank_language(path), []).append(path)
     chosen = choose(languages, files, "language", "the treebanks")
     sentences: list[Sentence] = []
     notes: list[str] = []

@@ -18,8 +18,8 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Int, Shaped
 
-from xlingjax.corpora.conllu import TreebankSentence, parse_conllu
-from xlingjax.corpora.files import choose, files_in, stem
+from xlingjax.corpora.conllu import TreebankSentence, parse_conllu, treebank_language
+from xlingjax.corpora.files import choose, files_in
 from xlingjax.corpora.words import word_places
 from xlingjax.errors import InputError
 
@@ -179,7 +179,7 @@ def read_pairs(
     """
     files: dict[str, list[Path]] = {}
     for path in files_in(paths, (".conllu",)):
-        files.setdefault(stem(path).split("_")[0], []).append(path)
+        files.setdefault(treebank_language(path), []).append(path)
     pairs: list[Pair] = []
     chosen = choose(languages, files, "language", "the treebanks")
     for language in chosen:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from xlingjax.corpora.assemble import Sentence, assemble
-from xlingjax.corpora.conllu import parse_conllu
+from xlingjax.corpora.conllu import parse_conllu, treebank_language
 from xlingjax.corpora.corpus import Corpus
 from xlingjax.corpora.files import choose, files_in, json_file, lines, stem, table
 from xlingjax.errors import InputError
@@ -44,7 +44,7 @@ def read_text(
         if ".tsv" in path.suffixes:
             sentences += _table_rows(path, language, document, parallel, notes)
         elif ".conllu" in path.suffixes:
-            sentences += _treebank(path, language or stem(path).split("_")[0])
+            sentences += _treebank(path, language or treebank_language(path))
         else:
             sentences += _paragraphs(path, language or stem(path))
     chosen = choose(languages, (row.language for row in sentences), "language", "the text")

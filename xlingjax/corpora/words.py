@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from xlingjax.corpora.conllu import TreebankSentence, parse_conllu
-from xlingjax.corpora.files import choose, files_in, stem
+from xlingjax.corpora.conllu import TreebankSentence, parse_conllu, treebank_language
+from xlingjax.corpora.files import choose, files_in
 from xlingjax.corpora.tokenising import Tokens
 from xlingjax.errors import InputError
 
@@ -83,7 +83,7 @@ def read_words(
     """
     files: dict[str, list[Path]] = {}
     for path in files_in(paths, (".conllu",)):
-        files.setdefault(stem(path).split("_")[0], []).append(path)
+        files.setdefault(treebank_language(path), []).append(path)
     texts: list[str] = []
     where: list[tuple[str, str]] = []
     row: list[int] = []

@@ -9,6 +9,7 @@ gradient of one example is dW = sum_t a_t g_t^T; where there are no tokens, T is
 """
 
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import jax
@@ -46,17 +47,25 @@ def gradient_products(
     flat = queries.reshape(len(queries), -1)
     together = max(1, GRADIENTS_AT_ONCE // flat.shape[1])
 
-    def some(pair: tuple[Array, Array]) -> Float[Array, "b Q"]:
+    def some(pair: tuple[Array, ...]) -> Float[Array, "b Q"]:
         return jnp.einsum("bti,bto->bio", *pair).reshape(-1, flat.shape[1]) @ flat.T
 
-    count, rest = divmod(len(a), together)
+    return _in_parts(some, (a, g), together).T
+
+
+def _in_parts(
+    function: Callable[[tuple[Array, ...]], Array], arrays: tuple[Array, ...], together: int,
+) -> Float[Array, "n m"]:
+    """What a function makes of arrays that lead with the same axis, `together` of them at a time."""
+    count, rest = divmod(len(arrays[0]), together)
     parts = []
     if count:
-        split = lambda x: x[:count * together].reshape(count, together, *x.shape[1:])
-        parts.append(jax.lax.map(some, (split(a), split(g))).reshape(-1, len(flat)))
+        split = tuple(x[:count * together].reshape(count, together, *x.shape[1:]) for x in arrays)
+        made = jax.lax.map(function, split)
+        parts.append(made.reshape(count * together, made.shape[-1]))
     if rest:
-        parts.append(some((a[count * together:], g[count * together:])))
-    return jnp.concatenate(parts).T
+        parts.append(function(tuple(x[count * together:] for x in arrays)))
+    return jnp.concatenate(parts)
 
 
 def low_rank_products(
@@ -79,13 +88,7 @@ def low_rank_products(
     if by_token <= queries * size * (rank + examples) + -(-queries // together) * tokens * size:
         of_pair = lambda pair: jnp.einsum("btr,btr->b", a @ pair[0], jnp.einsum("bto,ro->btr", g, pair[1]))
         return jax.lax.map(of_pair, (tall, wide))
-    some = lambda pair: gradient_products(a, g, pair[0] @ pair[1])
-    count, rest = divmod(queries, together)
-    split = lambda x: x[:count * together].reshape(count, together, *x.shape[1:])
-    parts = [jax.lax.map(some, (split(tall), split(wide))).reshape(-1, examples)]
-    if rest:
-        parts.append(some((tall[count * together:], wide[count * together:])))
-    return jnp.concatenate(parts)
+    return _in_parts(lambda pair: gradient_products(a, g, pair[0] @ pair[1]), (tall, wide), together)
 
 
 def eigenbases(

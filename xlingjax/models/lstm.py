@@ -17,7 +17,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from xlingjax.errors import InputError
-from xlingjax.models.linear import Linear
+from xlingjax.models.linear import Linear, fresh, structure
 from xlingjax.precision import full_precision
 
 Params = Mapping[str, Any]
@@ -132,22 +132,13 @@ def init_lstm_pair(config: LstmConfig, key: PRNGKeyArray, dtype: str = "float32"
     >>> params["encoder"]["read"]["kernel"].shape
     (2, 4, 16)
     """
-    def make(part: str, key: PRNGKeyArray) -> dict[str, Any]:
-        return nnx.to_pure_dict(nnx.state(PARTS[part](config, jnp.dtype(dtype), nnx.Rngs(key))))
-
     keys = dict(zip(PARTS, jax.random.split(key, len(PARTS))))
-    return {part: jax.vmap(functools.partial(make, part))(jax.random.split(keys[part], config.layers))
-            if made is Layer else make(part, keys[part]) for part, made in PARTS.items()}
-
-
-@functools.lru_cache(maxsize=64)
-def _skeleton(config: LstmConfig, part: str) -> nnx.GraphDef:
-    """The structure of a part without its parameters."""
-    return nnx.split(nnx.eval_shape(lambda: PARTS[part](config, jnp.float32, nnx.Rngs(0))))[0]
+    return {part: jax.vmap(lambda key: fresh(Layer, config, dtype, key))(jax.random.split(keys[part], config.layers))
+            if made is Layer else fresh(made, config, dtype, keys[part]) for part, made in PARTS.items()}
 
 
 def _part(params: Params, config: LstmConfig, name: str) -> Any:
-    return nnx.merge(_skeleton(config, name), params[name])
+    return nnx.merge(structure(PARTS[name], config), params[name])
 
 
 def _run_layers(
@@ -156,7 +147,7 @@ def _run_layers(
 ) -> tuple[Float[Array, "B T D"], LstmState]:
     def layer(x: Array, given: tuple) -> tuple[Array, LstmState]:
         own, start = given
-        return nnx.merge(_skeleton(config, half), own)(x, mask, start)
+        return nnx.merge(structure(Layer, config), own)(x, mask, start)
 
     return jax.lax.scan(layer, x, (params[half], state))
 

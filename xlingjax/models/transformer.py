@@ -18,7 +18,7 @@ from xlingjax.errors import InputError
 from xlingjax.models.attention import INITIAL, Attention, Context, CrossAttention, read_context
 from xlingjax.models.cache import Cache, Past
 from xlingjax.models.config import TransformerConfig
-from xlingjax.models.linear import Linear, product_of_rows
+from xlingjax.models.linear import Linear, fresh, product_of_rows, structure
 from xlingjax.models.norm import Norm
 from xlingjax.models.positions import sinusoids
 from xlingjax.models.taps import (
@@ -215,11 +215,9 @@ def parts(config: TransformerConfig) -> dict[str, Any]:
     }
 
 
-@functools.lru_cache(maxsize=64)
 def skeleton(config: TransformerConfig, part: str) -> nnx.GraphDef:
     """The structure of a part without its parameters."""
-    make = parts(config)[part]
-    return nnx.split(nnx.eval_shape(lambda: make(config, jnp.float32, nnx.Rngs(0))))[0]
+    return structure(parts(config)[part], config)
 
 
 def init_params(
@@ -249,12 +247,11 @@ def init_params(
 
 @functools.partial(jax.jit, static_argnums=(0, 2))
 def _init_params(config: TransformerConfig, key: PRNGKeyArray, dtype: str) -> dict[str, Any]:
-    def make(part, key):
-        return nnx.to_pure_dict(
-            nnx.state(parts(config)[part](config, jnp.dtype(dtype), nnx.Rngs(key)))
-        )
-
     names = parts(config)
+
+    def make(part: str, key: PRNGKeyArray) -> dict[str, Any]:
+        return fresh(names[part], config, dtype, key)
+
     keys = dict(zip(names, jax.random.split(key, len(names))))
     layer_keys = jax.random.split(keys.pop("layers"), config.layers)
     params = {part: make(part, key) for part, key in keys.items()}

@@ -14,7 +14,7 @@ from xlingjax.models.transformer import forward, unembed
 
 OBJECTIVES = ("causal", "masked")
 UNITS = ("token", "word", "span")
-# Floats, 128 MiB; more logits are computed in chunks of rows, and again in the backward pass, a quarter more work.
+# Floats, 128 MiB; more logits are computed in chunks of rows, and again in the backward pass.
 LOGITS_AT_ONCE = 1 << 25
 
 
