@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int
 
 from xlingjax import hosts
 from xlingjax.corpora.batching import Batch, make_batch, plan_batches
@@ -18,10 +18,10 @@ from xlingjax.influence.watching import GIVEN, Statistic
 from xlingjax.models import Model
 from xlingjax.models.config import TransformerConfig
 from xlingjax.models.taps import Watch
-from xlingjax.models.transformer import forward, unembed
+from xlingjax.models.transformer import forward
 from xlingjax.precision import full_precision
 from xlingjax.sharding import batch_sharding, batch_shards, mesh_of
-from xlingjax.training.objectives import LOGITS_AT_ONCE, label_losses
+from xlingjax.training.objectives import label_losses
 
 LABELS = ("sampled", "true")
 Scored = Sequence[Bool[np.ndarray, "t"]]  # of each sequence, tokens whose prediction is part of the loss
@@ -39,37 +39,42 @@ def scored_places(scored: Bool[Array, "B T"], mask: Bool[Array, "B T"]) -> Bool[
     return jnp.pad(scored[:, 1:] & mask[:, 1:], ((0, 0), (0, 1))) & mask
 
 
-def sampled_labels(
-    params: Any, config: TransformerConfig, tokens: Int[Array, "B T"], mask: Bool[Array, "B T"], key: Key[Array, ""],
-) -> Int[Array, "B T"]:
-    """A next token for every place, drawn from the model: what the Fisher information needs, unlike the true one."""
-    hidden, _ = forward(params, config, tokens, mask)
-    rows = max(1, LOGITS_AT_ONCE // (tokens.shape[1] * config.vocab_size))
+def drawn_labels(logits: Float[Array, "... V"], uniform: Float[Array, "..."]) -> Int[Array, "..."]:
+    """Labels drawn from softmax(logits), each by one number in [0, 1): where the cumulative sum passes it.
 
-    def draw(row: tuple[Array, Array]) -> Int[Array, "T"]:
-        h, number = row
-        return jax.random.categorical(jax.random.fold_in(key, number), unembed(params, config, h).astype(jnp.float32))
-
-    return jax.lax.map(draw, (hidden, jnp.arange(len(tokens))), batch_size=rows).astype(jnp.int32)
+    >>> logits = jnp.log(jnp.array([[0.2, 0.5, 0.3]] * 3))
+    >>> drawn_labels(logits, jnp.array([0.1, 0.3, 0.8])).tolist()
+    [0, 1, 2]
+    """
+    sums = jnp.cumsum(jnp.exp(logits - logits.max(-1, keepdims=True)), axis=-1)
+    passed = (sums <= uniform[..., None] * sums[..., -1:]).sum(-1, dtype=jnp.int32)
+    return jnp.minimum(passed, logits.shape[-1] - 1)  # the product may round to the whole sum
 
 
 def sequence_losses(
     params: Any, config: TransformerConfig, tokens: Int[Array, "B T"], mask: Bool[Array, "B T"],
-    labels: Int[Array, "B T"], places: Bool[Array, "B T"], edits: Any = None,
+    labels: Int[Array, "B T"] | Float[Array, "B T"], places: Bool[Array, "B T"], edits: Any = None,
 ) -> Float[Array, "B"]:
-    """Nats of the labels, summed over the places of each sequence."""
+    """Nats of the labels, summed over the places of each sequence.
+
+    Args:
+        labels: ids, or numbers in [0, 1) by which `drawn_labels` draws them from the model itself.
+    """
     hidden, _ = forward(params, config, tokens, mask, edits=edits)
-    return label_losses(params, config, hidden, labels, places)[0]
+    draw = drawn_labels if jnp.issubdtype(labels.dtype, jnp.floating) else None
+    return label_losses(params, config, hidden, labels, places, draw)[0]
 
 
 def statistics(
     params: Any, config: TransformerConfig, watched: Mapping[Matrix, tuple[str, Mapping[str, Array]]],
-    tokens: Int[Array, "B T"], mask: Bool[Array, "B T"], labels: Int[Array, "B T"], places: Bool[Array, "B T"],
+    tokens: Int[Array, "B T"], mask: Bool[Array, "B T"], labels: Int[Array, "B T"] | Float[Array, "B T"],
+    places: Bool[Array, "B T"],
 ) -> dict[str, dict[str, Array]]:
     """Name of a matrix -> the statistic of its gradients in every layer, from one backward pass.
 
     Args:
         watched: matrix -> kind and sums of `Statistic`, each [L, ...].
+        labels: as in `sequence_losses`.
         places: where labels are scored; covariances count these tokens.
     """
     rows = {"count": places.astype(jnp.float32), "real": mask.astype(jnp.float32)}
@@ -98,12 +103,12 @@ def batch_statistics(
     Args:
         kinds: matrices and what is asked of each. labels: one of `LABELS`; sampled ones follow from number and seed.
     """
-    if labels == "sampled":
-        drawn = sampled_labels(params, config, tokens, mask, jax.random.fold_in(jax.random.key(seed), number))
+    if labels == "sampled":  # the Fisher information needs labels of the model's own
+        given = jax.random.uniform(jax.random.fold_in(jax.random.key(seed), number), tokens.shape)
     else:
-        drawn = jnp.roll(tokens, -1, axis=1)
+        given = jnp.roll(tokens, -1, axis=1)
     watched = {matrix: (kind, sums[matrix.name]) for matrix, kind in kinds}
-    return statistics(params, config, watched, tokens, mask, drawn, scored_places(scored, mask))
+    return statistics(params, config, watched, tokens, mask, given, scored_places(scored, mask))
 
 
 def measured(

@@ -77,8 +77,9 @@ def sequence_gradients(
     Raises:
         InputError: a sequence scores nothing.
     """
-    found = {m.name: np.zeros((len(tokens), model.config.layers, m.rows, m.outputs), np.float32) for m in chosen}
-    for rows, made in gradients_by_parts(model, chosen, tokens, scored, len(tokens), batch_tokens=batch_tokens):
+    _check(tokens, scored)
+    found = {m.name: np.empty((len(tokens), model.config.layers, m.rows, m.outputs), np.float32) for m in chosen}
+    for rows, made in _gradients(model, chosen, batches_of(model, tokens, scored, batch_tokens)):
         for name, one in made.items():
             found[name][rows] = one
     return found
@@ -91,16 +92,20 @@ def gradients_by_parts(
     """`sequence_gradients` of about `several` sequences at a time, and which they are; shapes stay those of all."""
     _check(tokens, scored)
     for group in grouped(batches_of(model, tokens, scored, batch_tokens), several):
-        rows: list[np.ndarray] = []
-        found: dict[str, list[np.ndarray]] = {m.name: [] for m in chosen}
-        for batch in group:
-            sums = {m.name: {"gradients": layer_zeros(model, len(batch.rows), m.rows, m.outputs)} for m in chosen}
-            made = measure(model, tuple((m, "gradients") for m in chosen), "true", sums, batch)
-            real = batch.rows >= 0
-            rows.append(batch.rows[real])
-            for m in chosen:
-                found[m.name].append(np.moveaxis(made[m.name]["gradients"], 1, 0)[real])
-        yield np.concatenate(rows), {name: np.concatenate(parts) for name, parts in found.items()}
+        rows, parts = zip(*_gradients(model, chosen, group))
+        yield np.concatenate(rows), {m.name: np.concatenate([part[m.name] for part in parts]) for m in chosen}
+
+
+def _gradients(
+    model: Model, chosen: Sequence[Matrix], batches: Sequence[Batch],
+) -> Iterator[tuple[Int[np.ndarray, "n"], Gradients]]:
+    """Of each batch the sequences in it and their gradients, as views where it is full."""
+    for batch in batches:
+        sums = {m.name: {"gradients": layer_zeros(model, len(batch.rows), m.rows, m.outputs)} for m in chosen}
+        made = measure(model, tuple((m, "gradients") for m in chosen), "true", sums, batch)
+        real = batch.rows >= 0
+        places = slice(None) if real.all() else real
+        yield batch.rows[real], {m.name: np.moveaxis(made[m.name]["gradients"], 1, 0)[places] for m in chosen}
 
 
 def pairwise(

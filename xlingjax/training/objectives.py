@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key, Shaped
 
 from xlingjax.errors import InputError
 from xlingjax.models.config import TransformerConfig
@@ -156,25 +156,33 @@ def label_losses(
     params: dict,
     config: TransformerConfig,
     hidden: Float[Array, "B P D"],
-    targets: Int[Array, "B P"],
+    targets: Shaped[Array, "B P"],
     counted: Bool[Array, "B P"],
+    label: Callable[[Array, Array], Array] | None = None,
 ) -> tuple[Float[Array, " B"], Int[Array, " B"]]:
-    """Sums -log p(target) over the counted positions of each row, a chunk of logits at a time."""
-    return losses_of(lambda hidden: unembed(params, config, hidden), config.vocab_size, hidden, targets, counted)
+    """Sums -log p(target) over the counted positions of each row, a chunk of logits at a time.
+
+    Args:
+        label: what makes targets of logits `[b, P, V]` and of what stands in `targets`; by default they are ids.
+    """
+    return losses_of(lambda hidden: unembed(params, config, hidden), config.vocab_size, hidden, targets, counted, label)
 
 
 def losses_of(
     logits_of: Callable[[Array], Array],
     vocabulary: int,
     hidden: Float[Array, "B P D"],
-    targets: Int[Array, "B P"],
+    targets: Shaped[Array, "B P"],
     counted: Bool[Array, "B P"],
+    label: Callable[[Array, Array], Array] | None = None,
 ) -> tuple[Float[Array, " B"], Int[Array, " B"]]:
     """`label_losses` of any output layer over V tokens."""
 
     def chunk(args: tuple) -> Float[Array, " b"]:
         hidden, targets, counted = args
         logits = logits_of(hidden).astype(jnp.float32)
+        if label is not None:
+            targets = label(jax.lax.stop_gradient(logits), targets)
         chosen = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
         nll = jax.nn.logsumexp(logits, axis=-1) - chosen
         return jnp.where(counted, nll, 0.0).sum(-1)
