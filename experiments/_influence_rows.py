@@ -21,6 +21,7 @@ from xlingjax.models import Model, load_model
 FLAGS = flags.FLAGS  # --seed, of `experiments.benchmark`
 BATCH = 32  # sequences at once, on both sides
 RANK = 32
+DRAWS = 5  # of labels, from which LDS is averaged
 COMPLETION = 16  # tokens at the end of a query, its prompt before them
 
 
@@ -136,20 +137,26 @@ def foretold(torch: Any, transformers: Any, peer: Any, sizes: Sizes) -> list[Row
     made = []
     with tempfile.TemporaryDirectory() as folder:
         other = Kronfluence(torch, peer, with_linear_maps(torch, transformers, written), folder, BATCH)
-        for labels in ("true", "sampled"):
-            def mine(labels: str = labels) -> np.ndarray:
-                factors = fit_factors(trained, as_tokens(rows), FactorSettings(
-                    labels=labels, batch_tokens=BATCH * length, seed=FLAGS.seed), show=False)
-                return scores(trained, factors, asked_of(trained, factors, queries), rows)
+        def mine(labels: str, seed: int) -> np.ndarray:
+            factors = fit_factors(trained, as_tokens(rows), FactorSettings(
+                labels=labels, batch_tokens=BATCH * length, seed=seed), show=False)
+            return scores(trained, factors, asked_of(trained, factors, queries), rows)
 
-            def their_scores(labels: str = labels) -> np.ndarray:
-                other.fit(rows, labels)
-                return other.scores(queries, rows)
+        def their_scores(labels: str, seed: int) -> np.ndarray:
+            torch.manual_seed(seed)
+            other.fit(rows, labels)
+            return other.scores(queries, rows)
 
-            (a, one), (b, two) = in_turns(mine, their_scores)
-            own, others = (datamodelling_scores(done, side).mean() for side in (one, two))
-            made.append(Row(f"{work}, {labels} labels", "kronfluence, its EK-FAC", a, b,
-                            f"LDS {own:.4f} and {others:.4f}, r {correlation(one, two):.3f}"))
+        lds = lambda found: datamodelling_scores(done, found).mean()
+        for labels, draws in (("true", 1), ("sampled", DRAWS)):
+            (a, one), (b, two) = in_turns(
+                *(functools.partial(side, labels, FLAGS.seed) for side in (mine, their_scores)))
+            sides = [[lds(first), *(lds(side(labels, seed)) for seed in range(FLAGS.seed + 1, FLAGS.seed + draws))]
+                     for first, side in ((one, mine), (two, their_scores))]
+            said = " and ".join(f"{np.mean(side):.4f}" + (f" (sd {np.std(side, ddof=1):.4f})" if draws > 1 else "")
+                                for side in sides)
+            made.append(Row(f"{work}, {labels} labels" + (f" drawn {draws} times" if draws > 1 else ""),
+                            "kronfluence, its EK-FAC", a, b, f"LDS {said}, r {correlation(one, two):.3f}"))
     return made
 
 

@@ -7,14 +7,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tolerances import GRADIENT, close
+import scipy.stats
+from tolerances import BATCHING, GRADIENT, close
 
 from xlingjax.corpora.tokenising import Tokens
 from xlingjax.errors import InputError
 from xlingjax.influence import curvature
 from xlingjax.influence import factors as fitting
 from xlingjax.influence.factors import FactorSettings, fit_factors
-from xlingjax.influence.losses import sequence_losses
+from xlingjax.influence.losses import drawn_labels, sequence_losses
 from xlingjax.influence.matrices import matrices
 from xlingjax.influence.scoring import (
     by_token,
@@ -26,6 +27,8 @@ from xlingjax.influence.scoring import (
 )
 from xlingjax.kernels.kronecker import eigenbases, inverse_product
 from xlingjax.models import Edit, Model, TransformerConfig, init_params
+from xlingjax.training import objectives
+from xlingjax.training.objectives import label_losses
 
 pytestmark = pytest.mark.promise
 PLAIN = TransformerConfig(vocab_size=13, layers=2, width=6, heads=2, mlp_width=10)
@@ -263,6 +266,31 @@ def test_three_ways_without_factors_and_what_they_approximate() -> None:
     assert by["ekfac"] > 0.7 and by["ekfac"] > by["dot"] + 0.2, by
     with pytest.raises(InputError, match="larger"):
         curvature.lissa(product, asked[:1], damping, steps=3000, scale=damping)
+
+
+def test_labels_are_drawn_as_the_model_has_them() -> None:
+    """By a chi-squared test over 20,000 draws; what has no probability is never drawn, whatever the number."""
+    logits = jnp.asarray(np.random.default_rng(0).normal(0, 2, 40), jnp.float32).at[jnp.array([0, 7, 39])].set(-jnp.inf)
+    count = 20_000
+    uniform = jax.random.uniform(jax.random.key(1), (count,))
+    drawn = drawn_labels(jnp.broadcast_to(logits, (count, 40)), uniform)
+    seen = np.bincount(np.asarray(drawn), minlength=40)
+    expected = np.asarray(jax.nn.softmax(logits), np.float64) * count
+    possible = expected > 0
+    assert seen[~possible].sum() == 0
+    assert scipy.stats.chisquare(seen[possible], expected[possible] / expected.sum() * count).pvalue > 0.01
+    ends = drawn_labels(jnp.broadcast_to(logits[:39], (2, 39)), jnp.array([0, np.nextafter(np.float32(1), 0)]))
+    assert ends.tolist() == [1, 38]
+
+
+def test_labels_do_not_depend_on_how_many_logits_are_made_at_once(monkeypatch) -> None:
+    model = model_of(PLAIN)
+    keys = jax.random.split(jax.random.key(0))
+    hidden, uniform = jax.random.normal(keys[0], (4, 5, 6)), jax.random.uniform(keys[1], (4, 5))
+    losses = lambda: label_losses(model.params, model.config, hidden, uniform, jnp.ones((4, 5), bool), drawn_labels)[0]
+    whole = losses()
+    monkeypatch.setattr(objectives, "LOGITS_AT_ONCE", 1)
+    close(losses(), whole, BATCHING)
 
 
 def test_blocks_of_covariances() -> None:

@@ -33,7 +33,7 @@ def test_bytes_of_every_step_are_those_of_the_compiler():
         "variances": ("squares", lambda m: {"squares": (m.rows, m.outputs), "left": (m.rows, m.rows),
                                             "right": (m.outputs, m.outputs)}),
         "query gradients": ("gradients", lambda m: {"gradients": (8, m.rows, m.outputs)}),
-        "scores": ("products", lambda m: {"queries": (QUERIES, m.rows, m.outputs), "products": (QUERIES, 8)}),
+        "scores": ("products", lambda m: {"queries": (m.rows, m.outputs, QUERIES), "products": (QUERIES, 8)}),
     }
     chosen = matrices(CONFIG)
     batch = [shape((8, 32), kind) for kind in (jnp.int32, bool, bool)]

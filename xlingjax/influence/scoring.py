@@ -10,8 +10,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Array, Float, Int
 
 from xlingjax.corpora.batching import Batch
 from xlingjax.corpora.tokenising import Tokens
@@ -181,6 +183,8 @@ def _scores(
     held = over_layers(model, {m.name: {
         key: np.moveaxis(value, 0, 1) for key, value in parts_of(queries[m.name]).items()} for m in chosen})
     layers, count = next(iter(held[chosen[0].name].values())).shape[:2]
+    held = {name: {key: _queries_last(value) if key == "queries" else value for key, value in one.items()}
+            for name, one in held.items()}
     if own is not None:
         beside, count = over_layers(model, own), count + 1
         held = {name: one | beside[name] for name, one in held.items()}
@@ -210,6 +214,11 @@ def _scores(
                     out[:, batch.rows[real], :width] = found[..., :width]
                 bar.update(int(real.sum()))
     return out
+
+
+@jax.jit
+def _queries_last(queries: Float[Array, "L Q J O"]) -> Float[Array, "L J O Q"]:
+    return jnp.moveaxis(queries, 1, -1)
 
 
 def grouped(batches: Sequence[Batch], block: int) -> list[list[Batch]]:

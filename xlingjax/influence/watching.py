@@ -27,7 +27,7 @@ class Statistic:
             "covariances": `inputs` [J, J] = sum a a^T and `outputs` [O, O] = sum g g^T, over tokens that count.
             "squares": `squares` [J, O] = sum over sequences of (P^T dW R)^2, beside bases `left` P, `right` R.
             "gradients": `gradients` [B, J, O] = dW of each sequence.
-            "products": `products` [Q, B] = <V_q, dW> with `queries` V [Q, J, O].
+            "products": `products` [Q, B] = <V_q, dW> with `queries` V [J, O, Q].
             "low-rank products": the same with V = `tall` [Q, J, r] `wide` [Q, r, O].
                 Either has "self products" as a last row, where their arrays stand beside.
             "token products": `products` [Q, B, T], their parts by token.
@@ -74,7 +74,7 @@ def _backward(what: Statistic, kept: tuple, g: Float[Array, "B T O"]) -> tuple:
             found["products"] = _and_own(low_rank_products(a, slope, sums["tall"], sums["wide"]), a, slope, sums)
         case "token products":
             of_query = lambda query: jnp.einsum("bto,bto->bt", a @ query, slope)
-            found["products"] = jax.lax.map(of_query, sums["queries"])
+            found["products"] = jax.lax.map(of_query, jnp.moveaxis(sums["queries"], -1, 0))
         case "components":
             at = lambda name: sums[name].astype(jnp.int32)
             # Columns of the bases are taken first: of all J x O components only m are made.

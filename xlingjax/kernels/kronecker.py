@@ -41,14 +41,17 @@ def squared_gradients(
 
 
 def gradient_products(
-    a: Float[Array, "B T J"], g: Float[Array, "B T O"], queries: Float[Array, "Q J O"],
+    a: Float[Array, "B T J"], g: Float[Array, "B T O"], queries: Float[Array, "J O Q"],
 ) -> Float[Array, "Q B"]:
-    """<V_q, dW> of every example; some examples at once, so that queries are not read anew for each."""
-    flat = queries.reshape(len(queries), -1)
-    together = max(1, GRADIENTS_AT_ONCE // flat.shape[1])
+    """<V_q, dW> of every example; some examples at once, so that queries are not read anew for each.
+
+    Queries stand last: the product then reads both sides in the order in which they lie in memory.
+    """
+    flat = queries.reshape(-1, queries.shape[-1])
+    together = max(1, GRADIENTS_AT_ONCE // len(flat))
 
     def some(pair: tuple[Array, ...]) -> Float[Array, "b Q"]:
-        return jnp.einsum("bti,bto->bio", *pair).reshape(-1, flat.shape[1]) @ flat.T
+        return jnp.einsum("bti,bto->bio", *pair).reshape(-1, len(flat)) @ flat
 
     return _in_parts(some, (a, g), together).T
 
@@ -78,7 +81,8 @@ def low_rank_products(
 
     >>> a, g = (jax.random.normal(jax.random.key(n), (2, 5, 3 + n)) for n in range(2))
     >>> tall, wide = jax.random.normal(jax.random.key(2), (4, 3, 1)), jax.random.normal(jax.random.key(3), (4, 1, 4))
-    >>> bool(jnp.allclose(low_rank_products(a, g, tall, wide), gradient_products(a, g, tall @ wide), atol=1e-5))
+    >>> whole = jnp.moveaxis(tall @ wide, 0, -1)
+    >>> bool(jnp.allclose(low_rank_products(a, g, tall, wide), gradient_products(a, g, whole), atol=1e-5))
     True
     """
     (examples, length, rows), (queries, rank, outputs) = a.shape, wide.shape
@@ -88,7 +92,8 @@ def low_rank_products(
     if by_token <= queries * size * (rank + examples) + -(-queries // together) * tokens * size:
         of_pair = lambda pair: jnp.einsum("btr,btr->b", a @ pair[0], jnp.einsum("bto,ro->btr", g, pair[1]))
         return jax.lax.map(of_pair, (tall, wide))
-    return _in_parts(lambda pair: gradient_products(a, g, pair[0] @ pair[1]), (tall, wide), together)
+    some = lambda pair: gradient_products(a, g, jnp.einsum("qjr,qro->joq", *pair))
+    return _in_parts(some, (tall, wide), together)
 
 
 def eigenbases(
