@@ -1,6 +1,7 @@
 """P16: influence is right: statistics as gradients written out, inverses as dense ones, parts as wholes."""
 
 import dataclasses
+import functools
 import itertools
 
 import jax
@@ -62,10 +63,14 @@ def written_out(model: Model, ids: np.ndarray, scored: np.ndarray | None = None)
     """Gradients of one unpadded sequence by `jax.grad` in the parameters themselves."""
     tokens, mask = jnp.asarray(ids)[None], jnp.ones((1, len(ids)), bool)
     places = np.append((np.ones(len(ids), bool) if scored is None else scored)[1:], False)[None]
-    loss = lambda params: sequence_losses(params, model.config, tokens, mask, jnp.roll(tokens, -1, 1), places).sum()
-    slopes = jax.grad(loss)(model.params)
+    slopes = loss_gradient(model.params, model.config, tokens, mask, jnp.roll(tokens, -1, 1), places)
     groups = ("attention", "mlp")
     return {m.name: np.asarray(weight(slopes["layers"], m)) for m in matrices(model.config, groups)}
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def loss_gradient(params, config, *batch):
+    return jax.grad(lambda params: sequence_losses(params, config, *batch).sum())(params)
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -93,23 +98,21 @@ def test_factors_are_means_over_tokens_and_sequences() -> None:
     squares = np.zeros((2, 7, 10))
     plain = np.zeros((2, 7, 10))
     left, right = made.left[up.name], made.right[up.name]
+    slope = jax.jit(jax.grad(lambda add, row, mask, places: sequence_losses(
+        model.params, PLAIN, row, mask, jnp.roll(row, -1, 1), places, {"mlp.up": Edit(add=add)}).sum()))
     for ids in tokens.ids:
         row, mask = jnp.asarray(ids)[None], jnp.ones((1, len(ids)), bool)
         places = np.append(np.ones(len(ids) - 1, bool), False)[None]
         a = np.asarray(model(row, mask, ("mlp.in",)).captured["mlp.in"])[:, 0]
         a = np.concatenate([a, np.ones((*a.shape[:2], 1))], -1)
 
-        def loss(add, row=row, mask=mask, places=places):
-            return sequence_losses(model.params, PLAIN, row, mask, jnp.roll(row, -1, 1), places,
-                                   {"mlp.up": Edit(add=add)}).sum()
-
-        g = np.asarray(jax.grad(loss)(jnp.zeros((2, 1, len(ids), 10))))[:, 0]
+        g = np.asarray(slope(jnp.zeros((2, 1, len(ids), 10)), row, mask, places))[:, 0]
         inputs += np.einsum("lti,ltj->lij", a[:, :-1], a[:, :-1])
         outputs += np.einsum("lti,ltj->lij", g[:, :-1], g[:, :-1])
         total += len(ids) - 1
-        slope = written_out(model, ids)[up.name]
-        squares += np.square(np.swapaxes(left, 1, 2) @ slope @ right)
-        plain += np.square(slope)
+        whole = written_out(model, ids)[up.name]
+        squares += np.square(np.swapaxes(left, 1, 2) @ whole @ right)
+        plain += np.square(whole)
     assert (made.tokens, made.sequences) == (total, len(tokens))
     rebuilt = lambda vectors, values: vectors * values[:, None] @ np.swapaxes(vectors, 1, 2)
     close(rebuilt(left, made.alpha[up.name]), inputs / total, 1e-4)
