@@ -64,6 +64,15 @@ def test_the_verdict_is_the_results(gain, said):
     assert "nothing is said of other runs" in lines[-1]
 
 
+@pytest.mark.parametrize("measure, chance", [("accuracy", "the most frequent class"), ("f1", "a span drawn at random")])
+def test_the_task_s_own_chance_is_named(measure, chance, tmp_path):
+    tree = result(0.3)
+    tree.attrs["measure"] = measure
+    assert any(f"{chance} 0.200." in line for line in lexical_summary(tree))
+    page = write_lexical_report(tree, tmp_path).read_text()
+    assert f"dotted: {chance}." in page and f"<td>{chance}</td>" in page
+
+
 @pytest.mark.parametrize("experts", [True, False])
 def test_the_page_is_whole_and_escaped(experts, tmp_path):
     page = write_lexical_report(result(0.3, experts), tmp_path).read_text()

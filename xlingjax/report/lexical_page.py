@@ -44,8 +44,10 @@ def lexical_summary(tree: xr.DataTree) -> list[str]:
     for role in ("floor", "baseline", "start"):
         found = everywhere.sel(system=roles == role) if (roles == role).any() else None
         if found is not None:
-            out.append(f"{_PLURAL[role]}: " + "; ".join(
-                f"{name} {_interval(found.sel(system=name), 'score')}" for name in found["system"].values) + ".")
+            parts = [f"{name} {_interval(found.sel(system=name), 'score')}" for name in found["system"].values]
+            if role == "floor":
+                parts.append(f"{figures.CHANCE[tree.attrs['measure']]} {float(everywhere['chance']):.3f}")
+            out.append(f"{_PLURAL[role]}: {'; '.join(parts)}.")
     if "experts" in tree.children:
         out.append(_experts_words(tree))
     seeds = scores.sizes["seed"]
@@ -93,6 +95,8 @@ def _scores(tree: xr.DataTree) -> Table:
             one = at.sel(language=language)
             cells += [float(one["score"]), float(one["low"]), float(one["high"]), float(one["spread"])]
         rows.append(cells)
+    rows.append([figures.CHANCE[tree.attrs["measure"]], "chance", None, *(
+        cell for value in scores["chance"].values for cell in (float(value), None, None, None))])
     header = ["system", "what it is", tree.attrs["first"]]
     for language in scores["language"].values:
         header += [str(language), "low", "high", "sd of seeds"]
