@@ -23,7 +23,7 @@ def test_queries_of_low_rank_are_whole_ones(monkeypatch, examples, length, held,
     wanted = np.einsum("qjr,qro,bto,btj->qb", *(np.asarray(one, np.float64) for one in (tall, wide, g, a)))
     close(found / np.abs(wanted).max(), wanted / np.abs(wanted).max(), BATCHING)
     made = str(jax.make_jaxpr(product)(a, g, tall, wide))
-    assert ("7,9,5" in made or "7,9,2" in made) == whole  # whole queries are made, or are not
+    assert ("5,7,9" in made or "2,7,9" in made) == whole  # whole queries are made, or are not
 
 
 def test_eigenbases_on_a_gpu_are_those_of_the_host(monkeypatch) -> None:

@@ -48,12 +48,12 @@ def gradient_products(
     Queries stand last: the product then reads both sides in the order in which they lie in memory.
     """
     flat = queries.reshape(-1, queries.shape[-1])
-    together = max(1, GRADIENTS_AT_ONCE // len(flat))
+    return _in_parts(lambda pair: _whole(*pair) @ flat, (a, g), max(1, GRADIENTS_AT_ONCE // len(flat))).T
 
-    def some(pair: tuple[Array, ...]) -> Float[Array, "b Q"]:
-        return jnp.einsum("bti,bto->bio", *pair).reshape(-1, len(flat)) @ flat
 
-    return _in_parts(some, (a, g), together).T
+def _whole(a: Float[Array, "b T J"], g: Float[Array, "b T O"]) -> Float[Array, "b w"]:
+    """dW of every example, its weights in one row."""
+    return jnp.einsum("bti,bto->bio", a, g).reshape(len(a), -1)
 
 
 def _in_parts(
@@ -92,7 +92,12 @@ def low_rank_products(
     if by_token <= queries * size * (rank + examples) + -(-queries // together) * tokens * size:
         of_pair = lambda pair: jnp.einsum("btr,btr->b", a @ pair[0], jnp.einsum("bto,ro->btr", g, pair[1]))
         return jax.lax.map(of_pair, (tall, wide))
-    some = lambda pair: gradient_products(a, g, jnp.einsum("qjr,qro->joq", *pair))
+    at_once = max(1, GRADIENTS_AT_ONCE // size)
+
+    def some(pair: tuple[Array, ...]) -> Float[Array, "q B"]:
+        flat = (pair[0] @ pair[1]).reshape(-1, size)
+        return _in_parts(lambda one: (flat @ _whole(*one).T).T, (a, g), at_once).T
+
     return _in_parts(some, (tall, wide), together)
 
 
