@@ -45,7 +45,7 @@ def _gain(said: xr.Dataset) -> str:
     one = said.sel(measure="without anchors")
     if np.isnan(float(one["gain"])):
         return "; no untrained checkpoint stands beside it"
-    return (f"; {float(one['gain']):+.2f} [{float(one['gain_low']):+.2f}, {float(one['gain_high']):+.2f}] against the "
+    return (f"; {float(one['gain']):+.3f} [{float(one['gain_low']):+.3f}, {float(one['gain_high']):+.3f}] against the "
             "untrained model")
 
 
