@@ -14,7 +14,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 _CACHE = Path(tempfile.gettempdir()) / "xlingjax-test-compilation-cache"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_CACHE))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
-# Most of the tests' time is compilation. The long ones, which compute, are run with all optimisations in CI.
+# Most of the time of short tests is compilation; `.ci/run` gives the long ones all optimisations.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
 import jax  # noqa: E402

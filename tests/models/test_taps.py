@@ -78,6 +78,7 @@ def test_reductions_inside_the_layer_loop_are_those_of_the_full_capture(model, f
                         close(ours[site][:, row, column], value, 1e-6, f"{site} {at}")
 
 
+@pytest.mark.slow  # to the bit only where both programs are optimised, as these are
 @pytest.mark.promise
 def test_identity_edit_is_no_edit(model, full):
     identities = [
