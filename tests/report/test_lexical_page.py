@@ -1,5 +1,7 @@
 """The page of a lexical transfer says what the result holds, and nothing that it does not."""
 
+import html
+
 import numpy as np
 import pytest
 import xarray as xr
@@ -64,11 +66,12 @@ def test_the_verdict_is_the_results(gain, said):
     assert "nothing is said of other runs" in lines[-1]
 
 
-@pytest.mark.parametrize("measure, chance", [("accuracy", "the most frequent class"), ("f1", "a span drawn at random")])
+@pytest.mark.parametrize("measure, chance", [("accuracy", "the most frequent class"), ("f1", "a span drawn at random"),
+                                             ("own", "the task&#x27;s own chance")])
 def test_the_task_s_own_chance_is_named(measure, chance, tmp_path):
     tree = result(0.3)
     tree.attrs["measure"] = measure
-    assert any(f"{chance} 0.200." in line for line in lexical_summary(tree))
+    assert any(f"{html.unescape(chance)} 0.200." in line for line in lexical_summary(tree))
     page = write_lexical_report(tree, tmp_path).read_text()
     assert f"dotted: {chance}." in page and f"<td>{chance}</td>" in page
 

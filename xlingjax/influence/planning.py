@@ -113,12 +113,13 @@ def _steps(
     squares, whole = total(lambda m: m.rows**2 + m.outputs**2), total(lambda m: m.rows * m.outputs)
     held = queries * whole if rank is None else total(lambda m: queries * rank * (m.rows + m.outputs))
     largest = max(m.rows * m.outputs for m in chosen)
+    placing = 4 * config.layers * queries * largest if rank is None else 0  # one matrix's, before they stand last
     together = 4 * min(rows * largest, max(largest, GRADIENTS_AT_ONCE))
     if rank is not None:  # whole queries are made of their parts where that is cheaper
         together += 4 * min(queries * largest, max(largest, QUERIES_AT_ONCE))
     return {"covariances": 2 * squares + turned + passing, "variances": squares + 2 * whole + turned + passing,
             "query gradients": 2 * queries * whole * min(rows, queries) // queries + passing,
-            "scores": held + together + turned + passing}
+            "scores": held + max(together + turned + passing, placing)}
 
 
 def _activations(config: TransformerConfig, rows: int, length: int) -> int:

@@ -179,12 +179,9 @@ def _scores(
 ) -> np.ndarray:
     """Products of queries and sequences; with `own`, those of each sequence with itself as one more row."""
     _check(tokens, scored)
-    parts_of = lambda one: one._asdict() if isinstance(one, LowRank) else {"queries": one}
-    held = over_layers(model, {m.name: {
-        key: np.moveaxis(value, 0, 1) for key, value in parts_of(queries[m.name]).items()} for m in chosen})
-    layers, count = next(iter(held[chosen[0].name].values())).shape[:2]
-    held = {name: {key: _queries_last(value) if key == "queries" else value for key, value in one.items()}
-            for name, one in held.items()}
+    first = queries[chosen[0].name]
+    layers, count = model.config.layers, len(first.tall if isinstance(first, LowRank) else first)
+    held = {m.name: _placed(model, queries[m.name]) for m in chosen}
     if own is not None:
         beside, count = over_layers(model, own), count + 1
         held = {name: one | beside[name] for name, one in held.items()}
@@ -214,6 +211,13 @@ def _scores(
                     out[:, batch.rows[real], :width] = found[..., :width]
                 bar.update(int(real.sum()))
     return out
+
+
+def _placed(model: Model, queries: Float[np.ndarray, "Q L J O"] | LowRank) -> dict[str, Array]:
+    """Queries in one matrix where `Statistic` takes them, layers first; whole ones are turned there."""
+    if isinstance(queries, LowRank):
+        return over_layers(model, {key: np.moveaxis(value, 0, 1) for key, value in queries._asdict().items()})
+    return {"queries": _queries_last(over_layers(model, np.moveaxis(queries, 0, 1)))}
 
 
 @jax.jit

@@ -6,15 +6,19 @@ import xarray as xr
 from xlingjax.report import style
 from xlingjax.report.page import Figure
 
-CHANCE = {"accuracy": "the most frequent class", "f1": "a span drawn at random"}  # measure -> what has it
 COLOURS = {"transfer": style.PALETTE[0], "start": style.PALETTE[2], "baseline": style.PALETTE[1], "floor": style.NULL}
+
+
+def chance(measure: str) -> str:
+    """What has the score that a task calls chance."""
+    return {"accuracy": "the most frequent class", "f1": "a span drawn at random"}.get(measure, "the task's own chance")
 
 
 def scores(found: xr.Dataset, measure: str) -> Figure:
     """Every system in every language, with intervals and chance."""
     languages, systems = found["language"].values, found["system"].values
     rows = np.arange(len(systems))[::-1]
-    end = min(1.0, 1.1 * float(np.nanmax([found[name].max() for name in ("high", "seed_score", "chance")])))
+    end = min(1.0, 1.1 * float(np.nanmax([found[name].max() for name in ("high", "seed_score", "chance")]))) or 1.0
     roles = [str(role) for role in found["role"].values]
     with style.figure(len(languages), width=2.4 + 2.2 * len(languages), height=1.2 + 0.26 * len(systems),
                       sharey=True) as (canvas, grid):
@@ -32,7 +36,7 @@ def scores(found: xr.Dataset, measure: str) -> Figure:
         grid[0, 0].set_yticks(rows, systems)
         return Figure("lexical_scores", style.png(canvas), f"{measure} of every system by language", (
             f"Dots: means over seeds; bars: {found.attrs['level']:.0%} of samples of documents; strokes: single "
-            f"seeds; dotted: {CHANCE[measure]}. Blue: transferred embeddings; green: the same from other starts; "
+            f"seeds; dotted: {chance(measure)}. Blue: transferred embeddings; green: the same from other starts; "
             "red: models that read both languages from the start; grey: floors."))
 
 

@@ -46,7 +46,7 @@ def lexical_summary(tree: xr.DataTree) -> list[str]:
         if found is not None:
             parts = [f"{name} {_interval(found.sel(system=name), 'score')}" for name in found["system"].values]
             if role == "floor":
-                parts.append(f"{figures.CHANCE[tree.attrs['measure']]} {float(everywhere['chance']):.3f}")
+                parts.append(f"{figures.chance(tree.attrs['measure'])} {float(everywhere['chance']):.3f}")
             out.append(f"{_PLURAL[role]}: {'; '.join(parts)}.")
     if "experts" in tree.children:
         out.append(_experts_words(tree))
@@ -95,7 +95,7 @@ def _scores(tree: xr.DataTree) -> Table:
             one = at.sel(language=language)
             cells += [float(one["score"]), float(one["low"]), float(one["high"]), float(one["spread"])]
         rows.append(cells)
-    rows.append([figures.CHANCE[tree.attrs["measure"]], "chance", None, *(
+    rows.append([figures.chance(tree.attrs["measure"]), "chance", None, *(
         cell for value in scores["chance"].values for cell in (float(value), None, None, None))])
     header = ["system", "what it is", tree.attrs["first"]]
     for language in scores["language"].values:
